@@ -1,0 +1,201 @@
+/* leader_election--1.0.sql */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION leader_election" to load this file. \quit
+
+-- ---------------------------------------------------------------------
+-- Where a term lives.  The functions find these three relations through
+-- their own schema, so that the extension can be moved with SET SCHEMA.
+-- ---------------------------------------------------------------------
+
+CREATE TABLE le_lease (
+	lock_id		bigint		PRIMARY KEY,
+	token		bigint		NOT NULL,
+	lease_ms	bigint		NOT NULL CHECK (lease_ms OPERATOR(pg_catalog.>) 0),
+	leader_role	oid			NOT NULL,
+	timeline	bigint		NOT NULL,
+	epoch		bigint		NOT NULL,
+	expires_at	timestamptz	NOT NULL,
+	created_at	timestamptz	NOT NULL
+) USING heap WITH (fillfactor = 50);
+
+-- Added here and not above, because only then the table gets no TOAST table.
+ALTER TABLE le_lease
+	ADD COLUMN leader_id text NOT NULL,
+	ALTER COLUMN leader_id SET STORAGE PLAIN;
+
+CREATE SEQUENCE le_token_seq;
+CREATE SEQUENCE le_timeline_seq;
+
+SELECT pg_catalog.setval('le_token_seq', 1);
+SELECT pg_catalog.setval('le_timeline_seq',
+	('x' OPERATOR(pg_catalog.||) pg_catalog.substr(pg_catalog.pg_walfile_name(
+		pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::pg_catalog.bit(32)::pg_catalog.int8);
+
+-- Tokens keep growing through dump and restore.  The timeline belongs to one
+-- cluster and is not dumped, and neither are leases.
+SELECT pg_catalog.pg_extension_config_dump('le_token_seq', '');
+
+-- Written by the functions only; whoever may read it sees instance names,
+-- which are the credentials of the leaders.
+REVOKE ALL ON TABLE le_lease FROM PUBLIC;
+REVOKE ALL ON SEQUENCE le_token_seq, le_timeline_seq FROM PUBLIC;
+
+COMMENT ON TABLE le_lease IS
+	'one row per term of leadership; internal, read the view leader_lease instead';
+COMMENT ON SEQUENCE le_token_seq IS
+	'the last fencing token drawn in this database; internal';
+COMMENT ON SEQUENCE le_timeline_seq IS
+	'the WAL timeline of the last term begun in this database; internal';
+
+-- ---------------------------------------------------------------------
+-- Becoming, staying and ceasing to be the leader
+-- ---------------------------------------------------------------------
+
+CREATE FUNCTION le_try_acquire(lock_id bigint, instance text, lease_ms bigint DEFAULT 10000)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'le_try_acquire'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION le_try_acquire(bigint, text, bigint) IS
+	'become the leader of lock_id for lease_ms milliseconds (1..86400000, default 10000) under the name instance (1..127 bytes). true: leads now (a new term, or its own live lease renewed); inside a transaction block a new term counts from COMMIT. false: somebody else leads or is just becoming leader, or a grace period runs. Never waits for another contender. Errors, nothing changed: 22004 NULL argument; 22023 lease_ms or instance out of range, or lease_ms longer than the live term; 42501 the name''s live lease belongs to another role; 25001 would begin a term inside a transaction block; 25006 read-only transaction or standby; 53200 no memory';
+
+CREATE FUNCTION le_renew(lock_id bigint, instance text, token bigint DEFAULT NULL)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'le_renew'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION le_renew(bigint, text, bigint) IS
+	'heartbeat: prolong the live lease of instance (1..127 bytes) on lock_id by the length its term began with; with a token, only that term. No WAL, no transaction id, not undone by a rollback. true: renewed. false: not the live holder, stop leading. Never begins a term. Errors, nothing changed: 22004 NULL lock_id or instance; 22023 instance out of range; 42501 the lease belongs to another role; 25006 read-only transaction or standby; 55P03 lock_timeout passed while a release of this lease was open elsewhere';
+
+CREATE FUNCTION le_release(lock_id bigint, instance text, token bigint DEFAULT NULL)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'le_release'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION le_release(bigint, text, bigint) IS
+	'end the term of instance (1..127 bytes) on lock_id; with a token, only that term. Transactional: takes effect at COMMIT and keeps the lock from everybody until then. true: ended. false: it was not the live holder. Errors, nothing changed: 22004 NULL lock_id or instance; 22023 instance out of range; 42501 the lease belongs to another role; 25006 read-only transaction or standby; 0A000 at PREPARE TRANSACTION';
+
+-- ---------------------------------------------------------------------
+-- Asking
+-- ---------------------------------------------------------------------
+
+CREATE FUNCTION le_is_leader(lock_id bigint, instance text, token bigint DEFAULT NULL)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'le_is_leader'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION le_is_leader(bigint, text, bigint) IS
+	'does instance (1..127 bytes) lead lock_id at this moment; with a token, in that term? Only looks, prolongs nothing. Errors: 22004 NULL lock_id or instance; 22023 instance out of range; 25006 on a standby';
+
+CREATE FUNCTION le_leader(lock_id bigint)
+RETURNS text
+AS 'MODULE_PATHNAME', 'le_leader'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION le_leader(bigint) IS
+	'the name of the live leader of lock_id, or NULL if nobody leads. Errors: 22004 NULL lock_id; 25006 on a standby';
+
+CREATE FUNCTION le_token(lock_id bigint, instance text)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'le_token'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION le_token(bigint, text) IS
+	'the fencing token of the live term of instance (1..127 bytes) on lock_id, or NULL if it does not lead. Grows from term to term of a lock. Errors: 22004 NULL argument; 22023 instance out of range; 25006 on a standby';
+
+-- ---------------------------------------------------------------------
+-- Names
+-- ---------------------------------------------------------------------
+
+CREATE FUNCTION le_instance(prefix text DEFAULT NULL)
+RETURNS text
+LANGUAGE sql VOLATILE PARALLEL SAFE
+RETURN pg_catalog.concat_ws(':', prefix, pg_catalog.gen_random_uuid());
+
+COMMENT ON FUNCTION le_instance(text) IS
+	'a fresh unique instance name, prefix:random (or only the random part); the prefix may have up to 90 bytes, so that the name keeps to the 127 bytes the other functions take. Raises no error';
+
+CREATE FUNCTION le_lock_id(name text)
+RETURNS bigint
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN (('x' OPERATOR(pg_catalog.||) pg_catalog.encode(pg_catalog.substr(
+			pg_catalog.sha256(pg_catalog.convert_to(name, 'UTF8')), 1, 7), 'hex'))
+		::pg_catalog.bit(56)::pg_catalog.int8 OPERATOR(pg_catalog.>>) 3);
+
+COMMENT ON FUNCTION le_lock_id(text) IS
+	'a lock id for a name: the first 53 bits of the SHA-256 of its UTF-8 bytes, 0..9007199254740991, exact in JSON and JavaScript. NULL for NULL';
+
+-- ---------------------------------------------------------------------
+-- Administration and monitoring
+-- ---------------------------------------------------------------------
+
+CREATE FUNCTION le_sweep(expired_for_ms bigint DEFAULT 5000)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'le_sweep'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION le_sweep(bigint) IS
+	'delete at most 1000 leases that have been over for expired_for_ms milliseconds (0..86400000, default 5000), skipping those whose lock is busy, and drop from memory the heartbeats that are over; returns the number of deleted leases. The sweeper does this by itself. Errors, nothing changed: 22004 NULL argument; 22023 out of range; 42501 the caller does not have the rights of the owner of le_lease; 25006 read-only transaction or standby';
+
+CREATE FUNCTION le_info(
+	OUT version text,
+	OUT epoch bigint,
+	OUT epoch_start timestamptz,
+	OUT timeline bigint,
+	OUT sweeper_pid integer,
+	OUT entries bigint,
+	OUT warnings text[])
+RETURNS record
+AS 'MODULE_PATHNAME', 'le_info'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION le_info() IS
+	'one row about this server: version, the epoch (one writable life of the server), its start and WAL timeline (NULL on a standby), pid of this database''s sweeper (NULL if none runs), number of heartbeats in memory (all databases), and warnings about settings that weaken the guarantee';
+
+CREATE FUNCTION le_leases(
+	OUT id bigint,
+	OUT leader_id text,
+	OUT expires_at timestamptz,
+	OUT created_at timestamptz,
+	OUT token bigint,
+	OUT lease_ms bigint,
+	OUT remaining_ms bigint,
+	OUT renewed_at timestamptz,
+	OUT renewals bigint,
+	OUT state text,
+	OUT leader_role name)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'le_leases'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 100;
+
+COMMENT ON FUNCTION le_leases() IS
+	'the rows of the view leader_lease: all leases as they are at this moment, whatever the snapshot of the caller';
+
+CREATE VIEW leader_lease AS
+	SELECT id, leader_id, expires_at, created_at, token, lease_ms,
+		   remaining_ms, renewed_at, renewals, state, leader_role
+	FROM le_leases();
+
+COMMENT ON VIEW leader_lease IS
+	'all leases as they are at this moment; its reader needs EXECUTE on le_leases() too';
+COMMENT ON COLUMN leader_lease.id IS 'the lock';
+COMMENT ON COLUMN leader_lease.leader_id IS 'name of the instance that leads or led';
+COMMENT ON COLUMN leader_lease.expires_at IS 'end of the lease, or of the grace that protects it, in wall time; NULL on a standby';
+COMMENT ON COLUMN leader_lease.created_at IS 'start of the term, in wall time';
+COMMENT ON COLUMN leader_lease.token IS 'fencing token of the term';
+COMMENT ON COLUMN leader_lease.lease_ms IS 'length of the lease in milliseconds, as the leader asked for it';
+COMMENT ON COLUMN leader_lease.remaining_ms IS 'milliseconds until expires_at, 0 if it has passed; NULL on a standby';
+COMMENT ON COLUMN leader_lease.renewed_at IS 'last heartbeat in this life of the server, in wall time; NULL if there was none';
+COMMENT ON COLUMN leader_lease.renewals IS 'number of heartbeats of this term in this life of the server';
+COMMENT ON COLUMN leader_lease.state IS 'live: granted or renewed in this life of the server; grace: protected because the server restarted or was promoted; expired: over; standby: this server cannot tell';
+COMMENT ON COLUMN leader_lease.leader_role IS 'the role that began the term';
+
+-- Any role that may execute these could take a vacant lock, end a lease whose
+-- name it knows, or learn such names: EXECUTE is for the roles that elect.
+REVOKE ALL ON FUNCTION
+	le_try_acquire, le_renew, le_release,
+	le_is_leader, le_leader, le_token,
+	le_sweep, le_info, le_leases
+FROM PUBLIC;
+REVOKE ALL ON TABLE leader_lease FROM PUBLIC;

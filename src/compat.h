@@ -1,0 +1,58 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  Every difference between the server versions that we support.
+ *
+ * Nothing else in src/ looks at PG_VERSION_NUM.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LE_COMPAT_H
+#define LE_COMPAT_H
+
+#include "storage/lock.h"
+#include "utils/rel.h"
+#include "utils/relcache.h"
+
+#if PG_VERSION_NUM < 150000
+#error "leader_election needs PostgreSQL 15 or later"
+#endif
+
+/* 18 tells name and version of a module in pg_get_loaded_modules() */
+#if PG_VERSION_NUM >= 180000
+#define LE_MODULE_MAGIC \
+	PG_MODULE_MAGIC_EXT(.name = "leader_election", .version = LE_VERSION)
+#else
+#define LE_MODULE_MAGIC PG_MODULE_MAGIC
+#endif
+
+/* 17 calls copy_function without asking whether it is there */
+#if PG_VERSION_NUM >= 170000
+#define LE_DSHASH_COPY .copy_function = dshash_memcpy,
+#else
+#define LE_DSHASH_COPY
+#endif
+
+/* the primary key's index, unless it is deferrable */
+static inline Oid
+compat_primary_key(Relation rel)
+{
+#if PG_VERSION_NUM >= 180000
+	return RelationGetPrimaryKeyIndex(rel, false);
+#else
+	return RelationGetPrimaryKeyIndex(rel);
+#endif
+}
+
+/* does this backend hold the lock in this mode? */
+static inline bool
+compat_lock_held(const LOCKTAG *tag, LOCKMODE mode)
+{
+#if PG_VERSION_NUM >= 180000
+	return LockHeldByMe(tag, mode, false);
+#else
+	return LockHeldByMe(tag, mode);
+#endif
+}
+
+#endif							/* LE_COMPAT_H */

@@ -1,0 +1,147 @@
+/*-------------------------------------------------------------------------
+ *
+ * epoch.c
+ *	  Shared memory, the epoch and the lease clock.
+ *
+ * An epoch begins once in each writable life of the server, with the first
+ * call of any function that finds recovery over, and never changes after.
+ * That is why a backend may keep its own copy.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <time.h>
+
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+
+#include "leader_election.h"
+
+StaticAssertDecl(sizeof(LeShared) <= LE_SHARED_SIZE,
+				 "LeShared must fit into its place for ever");
+
+static LeShared *shared = NULL;
+static LeEpoch my_epoch = {0};
+
+/* What to do if the spare shared memory of the server has been eaten up. */
+static void
+shared_error_callback(void *arg)
+{
+	errhint("Add \"leader_election\" to \"shared_preload_libraries\" and restart the server.");
+}
+
+/*
+ * Obtain the shared struct, creating it if this is the first call in the life
+ * of the server.  Without preloading it comes out of the space that the
+ * server keeps spare; if there is none the server raises its error of class
+ * 53, and nothing has changed.
+ */
+LeShared *
+shared_attach(void)
+{
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = shared_error_callback,
+	};
+	LeShared   *found_struct;
+	bool		found;
+
+	if (shared != NULL)
+		return shared;
+
+	error_context_stack = &callback;
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	found_struct = ShmemInitStruct(LE_SHARED_NAME, LE_SHARED_SIZE, &found);
+	if (found_struct->layout == 0)
+	{
+		memset(found_struct, 0, LE_SHARED_SIZE);
+		found_struct->tranche = LWLockNewTrancheId();
+		LWLockInitialize(&found_struct->lock, found_struct->tranche);
+		found_struct->layout = LE_LAYOUT;
+	}
+	LWLockRelease(AddinShmemInitLock);
+
+	error_context_stack = callback.previous;
+
+	if (found_struct->layout != LE_LAYOUT)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("another version of leader_election has been in use since the server was started"),
+				 errhint("Restart the server.")));
+
+	LWLockRegisterTranche(found_struct->tranche, "leader_election");
+	shared = found_struct;
+	return shared;
+}
+
+/* A new life of the server: what the postmaster may have known is void. */
+void
+shared_reset(void)
+{
+	shared = NULL;
+	my_epoch.id = 0;
+}
+
+static int64
+clock_monotonic(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64) ts.tv_sec * USECS_PER_SEC + ts.tv_nsec / 1000;
+}
+
+/*
+ * The current epoch, which begins here if it has not yet.  NULL on a standby.
+ */
+const LeEpoch *
+epoch_current(void)
+{
+	LeShared   *area;
+	int64		id = 0;
+
+	if (likely(my_epoch.id != 0))
+		return &my_epoch;
+
+	area = shared_attach();
+
+	if (RecoveryInProgress())
+		return NULL;
+
+	/* all that can fail comes before the lock */
+	while (id == 0)
+	{
+		if (!pg_strong_random(&id, sizeof(id)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate a random epoch")));
+	}
+
+	LWLockAcquire(&area->lock, LW_EXCLUSIVE);
+	if (area->epoch.id == 0)
+	{
+		area->epoch.timeline = GetWALInsertionTimeLine();
+		area->epoch.start = GetCurrentTimestamp();
+		area->epoch.anchor = clock_monotonic();
+		area->epoch.id = id;
+	}
+	my_epoch = area->epoch;
+	LWLockRelease(&area->lock);
+
+	return &my_epoch;
+}
+
+/*
+ * The lease clock: wall time at the epoch's start, plus what the monotonic
+ * clock has counted since.  A step of the system clock does not move it.
+ */
+TimestampTz
+clock_now(const LeEpoch *epoch)
+{
+	return epoch->start + (clock_monotonic() - epoch->anchor);
+}

@@ -1,0 +1,297 @@
+/*-------------------------------------------------------------------------
+ *
+ * heartbeat.c
+ *	  The entries: a hash table in shared memory, one entry per renewed term.
+ *
+ * An entry is locked by its partition's lock in the hash table.  Between
+ * dshash_find() or dshash_find_or_insert() and the release nothing may fail,
+ * wait, allocate or look at a catalog: what a verdict needs from outside (the
+ * row, the caller's rights) is handed in.
+ *
+ * An entry is written only on behalf of a committed row, and dropped only
+ * when it is over.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/dsa.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "leader_election.h"
+
+static dsa_area *area = NULL;
+static dshash_table *table = NULL;
+
+/*
+ * Create or attach to the hash table.  Up to the point where nothing can fail
+ * any more, all of it belongs to the current resource owner and memory
+ * context, so that an error leaves nothing behind.
+ */
+static void
+store_attach(void)
+{
+	LeShared   *shared;
+	MemoryContext context;
+	MemoryContext old_context;
+	dshash_parameters params = {
+		.key_size = sizeof(LeKey),
+		.entry_size = sizeof(LeEntry),
+		.compare_function = dshash_memcmp,
+		.hash_function = dshash_memhash,
+		LE_DSHASH_COPY
+	};
+	dsa_area   *new_area;
+	dshash_table *new_table;
+	bool		create;
+
+	if (likely(table != NULL))
+		return;
+
+	shared = shared_attach();
+	params.tranche_id = shared->tranche;
+	context = AllocSetContextCreate(CurrentMemoryContext, "leader_election",
+									ALLOCSET_SMALL_SIZES);
+	old_context = MemoryContextSwitchTo(context);
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	create = !DsaPointerIsValid(shared->table);
+	if (create)
+	{
+		new_area = dsa_create(shared->tranche);
+		dsa_set_size_limit(new_area, (size_t) le_memory_limit * 1024);
+		new_table = dshash_create(new_area, &params, NULL);
+	}
+	else
+	{
+		new_area = dsa_attach(shared->area);
+		new_table = dshash_attach(new_area, &params, shared->table, NULL);
+	}
+
+	/* from here on nothing fails */
+	dsa_pin_mapping(new_area);
+	if (create)
+	{
+		dsa_pin(new_area);
+		shared->area = dsa_get_handle(new_area);
+		shared->table = dshash_get_hash_table_handle(new_table);
+		shared->memory_limit = le_memory_limit;
+	}
+	LWLockRelease(&shared->lock);
+
+	MemoryContextSwitchTo(old_context);
+	MemoryContextSetParent(context, TopMemoryContext);
+	area = new_area;
+	table = new_table;
+}
+
+/*
+ * Find an entry, or insert an empty one.  The only place that may need more
+ * memory, so a changed memory_limit is applied here.
+ */
+static LeEntry *
+store_find_or_insert(const LeKey *key)
+{
+	LeShared   *shared;
+	LeEntry    *entry;
+	bool		found;
+
+	store_attach();
+	shared = shared_attach();
+	if (unlikely(shared->memory_limit != le_memory_limit))
+	{
+		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+		dsa_set_size_limit(area, (size_t) le_memory_limit * 1024);
+		shared->memory_limit = le_memory_limit;
+		LWLockRelease(&shared->lock);
+	}
+
+	entry = dshash_find_or_insert(table, key, &found);
+	if (!found)
+		memset((char *) entry + sizeof(LeKey), 0,
+			   sizeof(LeEntry) - sizeof(LeKey));
+	return entry;
+}
+
+/* Copy an entry; token 0 if there is none. */
+bool
+store_copy(const LeKey *key, LeEntry *copy)
+{
+	LeEntry    *entry;
+
+	store_attach();
+	entry = dshash_find(table, key, false);
+	if (entry == NULL)
+	{
+		memset(copy, 0, sizeof(LeEntry));
+		return false;
+	}
+	*copy = *entry;
+	dshash_release_lock(table, entry);
+	return true;
+}
+
+/*
+ * The fast heartbeat: needs neither row nor heavyweight lock.
+ *
+ * The caller's role needs no judging if it is the term's; another role's term
+ * is renewed only if the caller has judged exactly that role.  lease_ms is
+ * what the caller asks for, 0 for le_renew.  *seen is the entry that led to
+ * an answer other than LE_BEAT_DONE.
+ */
+LeBeat
+store_beat(const LeCaller *caller, int64 lease_ms, Oid judged_role,
+		   const LeEpoch *epoch, LeEntry *seen)
+{
+	LeEntry    *entry;
+	TimestampTz now;
+	LeBeat		beat;
+
+	store_attach();
+	entry = dshash_find(table, &caller->key, true);
+	if (entry == NULL)
+		return LE_BEAT_ASK_ROW;
+
+	now = clock_now(epoch);
+	if (!entry_usable(entry, now))
+		beat = LE_BEAT_ASK_ROW;
+	else if (strcmp(entry->leader_id, caller->instance) != 0 ||
+			 !(caller->any_token || caller->token == entry->token))
+		beat = LE_BEAT_REFUSED;
+	else if (entry->leader_role != caller->role &&
+			 entry->leader_role != judged_role)
+		beat = LE_BEAT_ASK_ROLE;
+	else if (lease_ms > entry->lease_ms)
+		beat = LE_BEAT_TOO_LONG;
+	else
+	{
+		entry->expires_at = now + lease_length(entry->lease_ms);
+		entry->renewed_at = now;
+		entry->renewals++;
+		beat = LE_BEAT_DONE;
+	}
+	if (beat != LE_BEAT_DONE)
+		*seen = *entry;
+	dshash_release_lock(table, entry);
+	return beat;
+}
+
+/*
+ * The slow heartbeat: write the entry for a committed row that names the
+ * caller, and clear its mark.  The caller holds the heavyweight lock, has
+ * read the row under it and has been judged.  False if the lease is over.
+ */
+bool
+store_beat_row(const LeCaller *caller, const LeRow *row, const LeEpoch *epoch)
+{
+	LeEntry    *entry;
+	LeState		state;
+	bool		live;
+
+	Assert(lock_held(LE_LOCK_LEASE, caller->key.lock_id, ShareLock) ||
+		   lock_held(LE_LOCK_LEASE, caller->key.lock_id, ExclusiveLock));
+	Assert(!row->own);
+
+	state.found = true;
+	state.row = *row;
+
+	entry = store_find_or_insert(&caller->key);
+	state.now = clock_now(epoch);
+	state.entry = *entry;
+	live = lease_live(&state, epoch);
+	if (live)
+	{
+		if (entry->token != row->token)
+		{
+			entry->token = row->token;
+			entry->renewals = 0;
+			entry->lease_ms = row->lease_ms;
+			entry->leader_role = row->leader_role;
+			strlcpy(entry->leader_id, row->leader_id,
+					sizeof(entry->leader_id));
+		}
+		entry->expires_at = Max(lease_end(&state, epoch),
+								state.now + lease_length(row->lease_ms));
+		entry->renewed_at = state.now;
+		entry->renewals++;
+		entry->recheck = false;
+	}
+	dshash_release_lock(table, entry);
+	return live;
+}
+
+/*
+ * Make sure that there is an entry before a term's row is written, so that a
+ * term that could not be renewed for lack of memory never begins.
+ */
+void
+store_reserve(const LeKey *key)
+{
+	LeEntry    *entry;
+
+	Assert(lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
+
+	entry = store_find_or_insert(key);
+	dshash_release_lock(table, entry);
+}
+
+/*
+ * Mark an entry before its row is changed.  From here on a heartbeat asks the
+ * row, and so waits for our transaction; if we roll back the first one that
+ * comes clears the mark.
+ */
+void
+store_mark(const LeKey *key, LeEntry *copy)
+{
+	LeEntry    *entry;
+
+	Assert(lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
+
+	store_attach();
+	entry = dshash_find(table, key, true);
+	if (entry == NULL)
+	{
+		memset(copy, 0, sizeof(LeEntry));
+		return;
+	}
+	*copy = *entry;
+	entry->recheck = true;
+	dshash_release_lock(table, entry);
+}
+
+/*
+ * Drop the entries that are over, of any database: nobody else would drop
+ * those of a dropped database or extension.
+ */
+void
+store_drop_over(TimestampTz now)
+{
+	dshash_seq_status status;
+	LeEntry    *entry;
+
+	store_attach();
+	dshash_seq_init(&status, table, true);
+	while ((entry = dshash_seq_next(&status)) != NULL)
+	{
+		if (entry->token == 0 || entry->expires_at <= now)
+			dshash_delete_current(&status);
+	}
+	dshash_seq_term(&status);
+}
+
+/* How many entries are there, in all databases? */
+int64
+store_count(void)
+{
+	dshash_seq_status status;
+	int64		count = 0;
+
+	store_attach();
+	dshash_seq_init(&status, table, false);
+	while (dshash_seq_next(&status) != NULL)
+		count++;
+	dshash_seq_term(&status);
+	return count;
+}

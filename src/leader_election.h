@@ -1,0 +1,278 @@
+/*-------------------------------------------------------------------------
+ *
+ * leader_election.h
+ *	  The types, the locks and the map of the extension.
+ *
+ * A term is a row of le_lease: who leads, under which token, for which lease
+ * length.  A heartbeat is a store into an entry of a hash table in shared
+ * memory.  An epoch is one writable life of the server; it makes losing the
+ * entries harmless, because in a new epoch each lease counts as renewed at
+ * the epoch's start.
+ *
+ *	leader_election.c	load, settings, what happens at commit
+ *	functions.c			the SQL functions: check arguments, call, build results
+ *	lease.c				the rules, and the order of locks
+ *	lease_table.c		the only file that touches rows and sequences
+ *	heartbeat.c			the only file that touches entries
+ *	epoch.c				shared memory, the epoch, the lease clock
+ *	worker.c			the sweeper
+ *	compat.h			differences between server versions
+ *
+ * THE LOCKS
+ *
+ * 1. The lock's heavyweight lock (LE_LOCK_LEASE).  A transition (begin, take
+ *	  over, release, sweep) takes it exclusively and, once it has written the
+ *	  row, keeps it to the end of its transaction.  Whoever writes an entry on
+ *	  the row's behalf, or wants to believe that there is no row, holds it in
+ *	  share mode for that moment.
+ * 2. The entry's partition lock, an LWLock inside the hash table.  Under it
+ *	  nothing may fail, wait, allocate or look at a catalog.
+ *
+ * They are taken in this order.  Every decision follows the sequence lock,
+ * clock, entry, row: an end that has passed by a clock that was read before
+ * the entry is final, because a later heartbeat reads a later clock.  Only a
+ * heartbeat reads the clock inside the partition lock.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LEADER_ELECTION_H
+#define LEADER_ELECTION_H
+
+#include "access/htup.h"
+#include "datatype/timestamp.h"
+#include "fmgr.h"
+#include "lib/dshash.h"
+#include "storage/itemptr.h"
+#include "storage/lock.h"
+#include "storage/lwlock.h"
+#include "utils/relcache.h"
+#include "utils/snapshot.h"
+
+#define LE_VERSION "1.0"
+
+#define LE_INSTANCE_MAX 127		/* bytes of an instance's name */
+#define LE_LEASE_MS_MAX INT64CONST(86400000)	/* a day */
+#define LE_SWEEP_BATCH 1000		/* rows deleted in one transaction */
+
+/* leadership lost */
+#define ERRCODE_LE_LEADERSHIP_LOST MAKE_SQLSTATE('L', 'E', '0', '0', '1')
+
+/*
+ * Our heavyweight locks are advisory locks with a class number in the fourth
+ * field of the tag, out of reach of pg_advisory_lock(), which uses 1 and 2.
+ */
+typedef enum LeLockClass
+{
+	LE_LOCK_LEASE = 19525,		/* by lock id: the term, see above */
+	LE_LOCK_DRAW = 19526,		/* by le_lease's OID: held for a token draw */
+	LE_LOCK_SWEEPER = 19527,	/* by le_lease's OID: held by the sweeper's
+								 * session, shared by who looks for it */
+	LE_LOCK_LAUNCH = 19528,		/* by le_lease's OID: held by who launches a
+								 * sweeper, to the end of its transaction */
+} LeLockClass;
+
+/* What names a lock in the whole server; also the hash table's key */
+typedef struct LeKey
+{
+	Oid			database;
+	Oid			relation;		/* le_lease of this extension */
+	int64		lock_id;
+} LeKey;
+
+/* Who calls, about which lock */
+typedef struct LeCaller
+{
+	LeKey		key;
+	Oid			role;
+	const char *instance;		/* NULL: one who only asks about the lock */
+	bool		any_token;		/* any term of the instance will do ... */
+	int64		token;			/* ... or only this one */
+} LeCaller;
+
+/* One writable life of the server, and the anchors of its lease clock */
+typedef struct LeEpoch
+{
+	int64		id;				/* random, only equality matters; 0: none */
+	int64		timeline;		/* WAL timeline, for the whole epoch */
+	TimestampTz start;			/* wall time, and start of the lease clock */
+	int64		anchor;			/* CLOCK_MONOTONIC at start, microseconds */
+} LeEpoch;
+
+/*
+ * A term's row.  Times are of the lease clock of the row's epoch, except
+ * created_at, which is for people.
+ */
+typedef struct LeRow
+{
+	int64		lock_id;
+	int64		token;
+	int64		lease_ms;
+	Oid			leader_role;
+	int64		timeline;
+	int64		epoch;
+	TimestampTz expires_at;
+	TimestampTz created_at;
+	char		leader_id[LE_INSTANCE_MAX + 1];
+
+	/* not columns */
+	ItemPointerData tid;
+	bool		own;			/* written by the current transaction */
+} LeRow;
+
+/*
+ * A heartbeat: how long the holder has renewed for.  It speaks only while its
+ * token is the row's; every transition changes the row's token or removes the
+ * row.  Token 0 is an entry that was reserved for a term to come.
+ */
+typedef struct LeEntry
+{
+	LeKey		key;			/* hash key, must be first */
+	int64		token;
+	TimestampTz expires_at;		/* lease clock */
+	TimestampTz renewed_at;		/* lease clock */
+	int64		renewals;
+	int64		lease_ms;
+	Oid			leader_role;
+	bool		recheck;		/* a transition is on its way: ask the row */
+	char		leader_id[LE_INSTANCE_MAX + 1];
+} LeEntry;
+
+/* One look at a lock.  Its parts were read in this order. */
+typedef struct LeState
+{
+	TimestampTz now;
+	LeEntry		entry;			/* a copy; token 0: there is none */
+	bool		found;			/* is there a row? */
+	LeRow		row;
+} LeState;
+
+/* A scan of all rows */
+typedef struct LeTableScan
+{
+	Relation	rel;
+	SnapshotData snapshot;
+	struct SysScanDescData *desc;
+} LeTableScan;
+
+/* How a fast heartbeat ended */
+typedef enum LeBeat
+{
+	LE_BEAT_DONE,				/* renewed */
+	LE_BEAT_REFUSED,			/* somebody else, or another term, is live */
+	LE_BEAT_ASK_ROW,			/* the entry cannot tell */
+	LE_BEAT_ASK_ROLE,			/* another role's lease: judge, then retry */
+	LE_BEAT_TOO_LONG			/* asked for a longer lease than the term's */
+} LeBeat;
+
+/* What the view says of a lease */
+typedef enum LePhase
+{
+	LE_PHASE_LIVE,
+	LE_PHASE_GRACE,
+	LE_PHASE_EXPIRED
+} LePhase;
+
+/*
+ * The struct in the server's main shared memory.  Its name, its size and the
+ * place of its lock never change: two of them in one life of the server would
+ * be two epochs, and two leaders.  A change inside counts LE_LAYOUT up.
+ */
+#define LE_SHARED_NAME "leader_election"
+#define LE_SHARED_SIZE 128
+#define LE_LAYOUT 1
+
+typedef struct LeShared
+{
+	LWLock		lock;			/* protects all below */
+	int32		layout;			/* LE_LAYOUT, set last */
+	int32		tranche;
+	LeEpoch		epoch;
+	dsa_handle	area;			/* where the hash table lives */
+	dshash_table_handle table;	/* invalid: neither exists yet */
+	int			memory_limit;	/* kB, as last applied to area */
+	bool		no_worker_slot; /* was logged in this epoch */
+} LeShared;
+
+/* leader_election.c */
+extern bool le_allow_in_transaction;
+extern int	le_promotion_grace;
+extern int	le_memory_limit;
+extern bool le_sweeper;
+extern int	le_sweep_interval;
+extern int	le_sweep_jitter;
+
+extern void transition_note(bool durable);
+extern void transition_begin_term(const LeCaller *caller, int64 token);
+
+/* epoch.c */
+extern LeShared *shared_attach(void);
+extern void shared_reset(void);
+extern const LeEpoch *epoch_current(void);
+extern TimestampTz clock_now(const LeEpoch *epoch);
+
+/* lease.c: rules */
+extern int64 lease_length(int64 lease_ms);
+extern TimestampTz lease_end(const LeState *state, const LeEpoch *epoch);
+extern bool lease_live(const LeState *state, const LeEpoch *epoch);
+extern TimestampTz lease_vacant_from(const LeState *state,
+									 int64 known_timeline,
+									 const LeEpoch *epoch);
+extern LePhase lease_phase(const LeState *state, const LeEpoch *epoch);
+
+static inline bool
+entry_usable(const LeEntry *entry, TimestampTz now)
+{
+	return entry->token != 0 && !entry->recheck && now < entry->expires_at;
+}
+
+/* lease.c: locks and transitions */
+extern bool lock_take(LeLockClass class, int64 id, LOCKMODE mode, bool wait);
+extern void lock_drop(LeLockClass class, int64 id, LOCKMODE mode);
+extern bool lock_held(LeLockClass class, int64 id, LOCKMODE mode);
+extern void lock_tag(LOCKTAG *tag, LeLockClass class, int64 id);
+extern bool lease_acquire(const LeCaller *caller, int64 lease_ms);
+extern bool lease_renew(const LeCaller *caller);
+extern bool lease_release(const LeCaller *caller);
+extern bool lease_read(const LeCaller *caller, LeState *state);
+extern bool lease_inspect(Relation rel, int64 lock_id, const LeEpoch *epoch,
+						  LeState *state);
+extern bool lease_is_held(const LeCaller *caller);
+extern Relation lease_table_open(Oid relid, LOCKMODE mode);
+extern void lease_check_begun(const LeCaller *caller);
+extern int64 *lease_list_over(Oid relid, int64 expired_for_ms, int limit,
+							  int *count, bool *empty);
+extern int	lease_delete_over(Oid relid, int64 expired_for_ms,
+							  const int64 *lock_ids, int count);
+
+/* lease_table.c */
+extern Oid	table_of_function(Oid funcid);
+extern Relation table_open_lease(Oid relid, LOCKMODE mode);
+extern void table_check_indexes(Relation rel);
+extern bool table_read(Relation rel, int64 lock_id, LeRow *row);
+extern void table_scan_begin(Relation rel, LeTableScan *scan);
+extern bool table_scan_next(LeTableScan *scan, LeRow *row);
+extern void table_scan_end(LeTableScan *scan);
+extern int64 *table_list(Relation rel, int *count);
+extern void table_insert(Relation rel, const LeRow *row);
+extern void table_update(Relation rel, const LeRow *row);
+extern void table_delete(Relation rel, const LeRow *row);
+extern int64 table_known_timeline(Relation rel);
+extern int64 table_draw_token(Relation rel, int64 timeline);
+
+/* heartbeat.c */
+extern bool store_copy(const LeKey *key, LeEntry *copy);
+extern LeBeat store_beat(const LeCaller *caller, int64 lease_ms,
+						 Oid judged_role, const LeEpoch *epoch,
+						 LeEntry *seen);
+extern bool store_beat_row(const LeCaller *caller, const LeRow *row,
+						   const LeEpoch *epoch);
+extern void store_reserve(const LeKey *key);
+extern void store_mark(const LeKey *key, LeEntry *copy);
+extern void store_drop_over(TimestampTz now);
+extern int64 store_count(void);
+
+/* worker.c */
+extern void worker_launch(Oid relid);
+extern PGDLLEXPORT void le_sweeper_main(Datum main_arg);
+
+#endif							/* LEADER_ELECTION_H */

@@ -1,0 +1,696 @@
+/*-------------------------------------------------------------------------
+ *
+ * lease.c
+ *	  The rules of a lease, and the order in which locks, clock, entry and
+ *	  row are taken and read.
+ *
+ * Lock, then read, then decide, then write.  Nothing is decided on what was
+ * read before the lock.  What may look odd has a counterexample behind it,
+ * see docs/design.md.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "leader_election.h"
+
+/* ---------------------------------------------------------------------
+ * The rules: row, entry, now and epoch come in, a verdict goes out
+ * ---------------------------------------------------------------------
+ */
+
+/*
+ * How long the server keeps a lease, in microseconds: 1/32 longer than its
+ * holder counts, because their clocks may run at different rates.
+ */
+int64
+lease_length(int64 lease_ms)
+{
+	int64		length = lease_ms * 1000;
+
+	return length + length / 32;
+}
+
+/* When does the lease of this row end? */
+TimestampTz
+lease_end(const LeState *state, const LeEpoch *epoch)
+{
+	const LeRow *row = &state->row;
+
+	if (state->entry.token == row->token)
+		return state->entry.expires_at;
+	if (row->epoch == epoch->id)
+		return row->expires_at;
+
+	/* what was renewed before the epoch is lost: count from its start */
+	return epoch->start + lease_length(row->lease_ms);
+}
+
+/*
+ * Does the holder that the row names lead?  A term never outlives its
+ * timeline: a promoted server may lack the last grants of the old one.
+ */
+bool
+lease_live(const LeState *state, const LeEpoch *epoch)
+{
+	return state->found &&
+		state->row.timeline == epoch->timeline &&
+		state->now < lease_end(state, epoch);
+}
+
+/*
+ * From when on may a new term begin?  After a promotion not before the grace
+ * has passed, because a leader that this server does not know of may still
+ * count on a lease; nor before one lease of the row that is known.
+ */
+TimestampTz
+lease_vacant_from(const LeState *state, int64 known_timeline,
+				  const LeEpoch *epoch)
+{
+	TimestampTz grace = epoch->start + lease_length(le_promotion_grace);
+
+	if (!state->found)
+		return known_timeline == epoch->timeline ? DT_NOBEGIN : grace;
+	if (state->row.timeline == epoch->timeline)
+		return lease_end(state, epoch);
+	return Max(grace, epoch->start + lease_length(state->row.lease_ms));
+}
+
+/* What the view says of a row that was found */
+LePhase
+lease_phase(const LeState *state, const LeEpoch *epoch)
+{
+	if (lease_live(state, epoch) &&
+		(state->entry.token == state->row.token ||
+		 state->row.epoch == epoch->id))
+		return LE_PHASE_LIVE;
+	if (state->now < lease_vacant_from(state, state->row.timeline, epoch))
+		return LE_PHASE_GRACE;
+	return LE_PHASE_EXPIRED;
+}
+
+/* Is this term the caller's, by name and, if it gave one, by token? */
+static bool
+lease_names(const LeCaller *caller, const char *leader_id, int64 token)
+{
+	return strcmp(leader_id, caller->instance) == 0 &&
+		(caller->any_token || caller->token == token);
+}
+
+/*
+ * Might the caller be the live holder?  Only such a caller waits for another
+ * transaction.  A marked entry counts too: the row that it speaks of may be
+ * changing under our eyes.
+ */
+static bool
+lease_worth_waiting(const LeCaller *caller, const LeState *state,
+					const LeEpoch *epoch)
+{
+	const LeEntry *entry = &state->entry;
+
+	if (lease_live(state, epoch) &&
+		lease_names(caller, state->row.leader_id, state->row.token))
+		return true;
+	return entry->recheck && entry->token != 0 &&
+		state->now < entry->expires_at &&
+		lease_names(caller, entry->leader_id, entry->token);
+}
+
+/* ---------------------------------------------------------------------
+ * Locks
+ * ---------------------------------------------------------------------
+ */
+
+void
+lock_tag(LOCKTAG *tag, LeLockClass class, int64 id)
+{
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) ((uint64) id >> 32),
+						 (uint32) id, class);
+}
+
+/* Take a heavyweight lock; false if it is not free and we must not wait. */
+bool
+lock_take(LeLockClass class, int64 id, LOCKMODE mode, bool wait)
+{
+	LOCKTAG		tag;
+
+	lock_tag(&tag, class, id);
+	return LockAcquire(&tag, mode, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+void
+lock_drop(LeLockClass class, int64 id, LOCKMODE mode)
+{
+	LOCKTAG		tag;
+
+	lock_tag(&tag, class, id);
+	LockRelease(&tag, mode, false);
+}
+
+bool
+lock_held(LeLockClass class, int64 id, LOCKMODE mode)
+{
+	LOCKTAG		tag;
+
+	lock_tag(&tag, class, id);
+	return compat_lock_held(&tag, mode);
+}
+
+/* ---------------------------------------------------------------------
+ * Looking
+ * ---------------------------------------------------------------------
+ */
+
+Relation
+lease_table_open(Oid relid, LOCKMODE mode)
+{
+	Relation	rel = table_open_lease(relid, mode);
+
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the extension leader_election has been dropped")));
+	return rel;
+}
+
+/* One look: clock, entry, row, in this order. */
+static void
+lease_look(Relation rel, const LeKey *key, const LeEpoch *epoch,
+		   LeState *state)
+{
+	state->now = clock_now(epoch);
+	store_copy(key, &state->entry);
+	state->found = table_read(rel, key->lock_id, &state->row);
+}
+
+/*
+ * As lease_look(), but a miss is believed only under the heavyweight lock.
+ * If that is busy somebody is changing the row: one more look must do.
+ */
+static void
+lease_look_hard(Relation rel, const LeKey *key, const LeEpoch *epoch,
+				LeState *state)
+{
+	bool		locked;
+
+	lease_look(rel, key, epoch, state);
+	if (state->found)
+		return;
+
+	locked = lock_take(LE_LOCK_LEASE, key->lock_id, ShareLock, false);
+	lease_look(rel, key, epoch, state);
+	if (locked)
+		lock_drop(LE_LOCK_LEASE, key->lock_id, ShareLock);
+}
+
+/*
+ * Who leads?  If somebody does, *state holds the live term, its row filled
+ * from the entry if that is enough (then tid, epoch and times are not set).
+ */
+bool
+lease_read(const LeCaller *caller, LeState *state)
+{
+	const LeEpoch *epoch = epoch_current();
+	Relation	rel;
+
+	state->now = clock_now(epoch);
+	store_copy(&caller->key, &state->entry);
+	if (entry_usable(&state->entry, state->now))
+	{
+		state->found = true;
+		state->row.token = state->entry.token;
+		state->row.leader_role = state->entry.leader_role;
+		strlcpy(state->row.leader_id, state->entry.leader_id,
+				sizeof(state->row.leader_id));
+		return true;
+	}
+
+	rel = lease_table_open(caller->key.relation, AccessShareLock);
+	lease_look_hard(rel, &caller->key, epoch, state);
+	table_close(rel, AccessShareLock);
+	return lease_live(state, epoch);
+}
+
+/* Read the row of a lock for the view, on a standby too (no epoch there). */
+bool
+lease_inspect(Relation rel, int64 lock_id, const LeEpoch *epoch,
+			  LeState *state)
+{
+	LeKey		key = {MyDatabaseId, RelationGetRelid(rel), lock_id};
+
+	if (epoch != NULL)
+	{
+		lease_look_hard(rel, &key, epoch, state);
+		return state->found;
+	}
+	return table_read(rel, lock_id, &state->row) ||
+		table_read(rel, lock_id, &state->row);
+}
+
+/* Does the caller lead, in the term it names? */
+bool
+lease_is_held(const LeCaller *caller)
+{
+	LeState		state;
+
+	return lease_read(caller, &state) &&
+		lease_names(caller, state.row.leader_id, state.row.token);
+}
+
+/* ---------------------------------------------------------------------
+ * Heartbeats
+ * ---------------------------------------------------------------------
+ */
+
+/* The name is the caller's, but is the lease its role's? */
+static void
+lease_judge_role(const LeCaller *caller, Oid leader_role)
+{
+	if (!has_privs_of_role(caller->role, leader_role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("lock " INT64_FORMAT " is held by instance \"%s\" of another role",
+						caller->key.lock_id, caller->instance),
+				 errhint("Connect as that role or a member of it, or give each process a name of its own with le_instance().")));
+}
+
+/*
+ * True would be wrong, because the lease stays as long as it was; false would
+ * depose the leader.
+ */
+static void
+lease_judge_length(const LeCaller *caller, int64 lease_ms, int64 term_ms)
+{
+	if (lease_ms > term_ms)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("lease_ms " INT64_FORMAT " is longer than the live lease of instance \"%s\" on lock " INT64_FORMAT ", which allows 1 to " INT64_FORMAT,
+						lease_ms, caller->instance, caller->key.lock_id,
+						term_ms),
+				 errhint("A term keeps the length it began with. Call le_release() first.")));
+}
+
+/*
+ * The fast heartbeat, with the judgements that cannot be made under the
+ * partition lock.  lease_ms is 0 for le_renew.
+ */
+static LeBeat
+lease_beat(const LeCaller *caller, int64 lease_ms, const LeEpoch *epoch)
+{
+	Oid			judged_role = InvalidOid;
+
+	for (;;)
+	{
+		LeEntry		seen;
+		LeBeat		beat = store_beat(caller, lease_ms, judged_role, epoch,
+									  &seen);
+
+		switch (beat)
+		{
+			case LE_BEAT_ASK_ROLE:
+				lease_judge_role(caller, seen.leader_role);
+				judged_role = seen.leader_role;
+				break;
+			case LE_BEAT_TOO_LONG:
+				lease_judge_length(caller, lease_ms, seen.lease_ms);
+				break;
+			case LE_BEAT_DONE:
+			case LE_BEAT_REFUSED:
+			case LE_BEAT_ASK_ROW:
+				return beat;
+		}
+	}
+}
+
+/*
+ * Heartbeat under the heavyweight lock.  False: the caller does not lead.
+ *
+ * A row that this transaction has written is not committed yet, and an entry
+ * must not speak for it: the new end goes into the row.
+ */
+static bool
+lease_beat_locked(Relation rel, const LeCaller *caller, int64 lease_ms,
+				  const LeEpoch *epoch)
+{
+	LeState		state;
+
+	lease_look(rel, &caller->key, epoch, &state);
+	if (!lease_live(&state, epoch) ||
+		!lease_names(caller, state.row.leader_id, state.row.token))
+		return false;
+
+	lease_judge_role(caller, state.row.leader_role);
+	lease_judge_length(caller, lease_ms, state.row.lease_ms);
+
+	if (!state.row.own)
+		return store_beat_row(caller, &state.row, epoch);
+
+	table_check_indexes(rel);
+	state.row.expires_at = state.now + lease_length(state.row.lease_ms);
+	table_update(rel, &state.row);
+	return true;
+}
+
+/*
+ * The slow heartbeat: waits for a transition that is on its way, as an UPDATE
+ * of the row would, under lock_timeout and deadlock detection.
+ */
+static bool
+lease_beat_slowly(Relation rel, const LeCaller *caller, int64 lease_ms,
+				  const LeEpoch *epoch)
+{
+	bool		renewed;
+
+	lock_take(LE_LOCK_LEASE, caller->key.lock_id, ShareLock, true);
+	renewed = lease_beat_locked(rel, caller, lease_ms, epoch);
+	lock_drop(LE_LOCK_LEASE, caller->key.lock_id, ShareLock);
+	return renewed;
+}
+
+/* le_renew: heartbeat, or false; never begins a term. */
+bool
+lease_renew(const LeCaller *caller)
+{
+	const LeEpoch *epoch = epoch_current();
+	Relation	rel;
+	LeState		state;
+	LeBeat		beat;
+	bool		renewed = false;
+
+	beat = lease_beat(caller, 0, epoch);
+	if (beat != LE_BEAT_ASK_ROW)
+		return beat == LE_BEAT_DONE;
+
+	rel = lease_table_open(caller->key.relation, RowExclusiveLock);
+	lease_look_hard(rel, &caller->key, epoch, &state);
+	if (lease_worth_waiting(caller, &state, epoch))
+		renewed = lease_beat_slowly(rel, caller, 0, epoch);
+	table_close(rel, RowExclusiveLock);
+	return renewed;
+}
+
+/* ---------------------------------------------------------------------
+ * Transitions
+ * ---------------------------------------------------------------------
+ */
+
+/*
+ * In a block that rolls back every contender would be told true in turn, and
+ * one that stays open would keep the lock from everybody.
+ */
+static void
+prevent_in_transaction_block(const LeCaller *caller)
+{
+	if (le_allow_in_transaction)
+		return;
+	if (IsTransactionBlock() || (MyXactFlags & XACT_FLAGS_PIPELINING) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("le_try_acquire() cannot begin a term on lock " INT64_FORMAT " inside a transaction block",
+						caller->key.lock_id),
+				 errhint("Call it alone, in autocommit mode, or set \"leader_election.allow_in_transaction\" and count on the answer only after COMMIT.")));
+}
+
+/* Write the row of a new term.  From here the lock is kept to the end. */
+static void
+lease_begin_term(Relation rel, const LeCaller *caller, int64 lease_ms,
+				 const LeState *state, const LeEpoch *epoch)
+{
+	LeRow		row;
+
+	Assert(lock_held(LE_LOCK_LEASE, caller->key.lock_id, ExclusiveLock));
+
+	prevent_in_transaction_block(caller);
+	table_check_indexes(rel);
+	store_reserve(&caller->key);
+
+	row.lock_id = caller->key.lock_id;
+	row.token = table_draw_token(rel, epoch->timeline);
+	row.lease_ms = lease_ms;
+	row.leader_role = caller->role;
+	row.timeline = epoch->timeline;
+	row.epoch = epoch->id;
+	row.expires_at = state->now + lease_length(lease_ms);
+	row.created_at = GetCurrentTimestamp();
+	strlcpy(row.leader_id, caller->instance, sizeof(row.leader_id));
+
+	transition_begin_term(caller, row.token);
+	if (state->found)
+	{
+		row.tid = state->row.tid;
+		table_update(rel, &row);
+	}
+	else
+		table_insert(rel, &row);
+	worker_launch(RelationGetRelid(rel));
+}
+
+/*
+ * What a caller does that nothing names as the live holder: take the lock
+ * over if it is vacant, and never wait.
+ */
+static bool
+lease_challenge(Relation rel, const LeCaller *caller, int64 lease_ms,
+				const LeEpoch *epoch)
+{
+	int64		lock_id = caller->key.lock_id;
+	int64		known_timeline = epoch->timeline;
+	LeState		state;
+	bool		leads;
+
+	if (!lock_take(LE_LOCK_LEASE, lock_id, ExclusiveLock, false))
+	{
+		/*
+		 * Somebody is in the middle of a transition, which may be our own
+		 * heartbeat's share lock, or a release of ours elsewhere.
+		 */
+		lease_look(rel, &caller->key, epoch, &state);
+		return lease_worth_waiting(caller, &state, epoch) &&
+			lease_beat_slowly(rel, caller, lease_ms, epoch);
+	}
+
+	lease_look(rel, &caller->key, epoch, &state);
+	if (!state.found)
+		known_timeline = table_known_timeline(rel);
+
+	if (state.now >= lease_vacant_from(&state, known_timeline, epoch))
+	{
+		lease_begin_term(rel, caller, lease_ms, &state, epoch);
+		return true;
+	}
+
+	leads = lease_beat_locked(rel, caller, lease_ms, epoch);
+	lock_drop(LE_LOCK_LEASE, lock_id, ExclusiveLock);
+	return leads;
+}
+
+/* le_try_acquire: lead, or false at once. */
+bool
+lease_acquire(const LeCaller *caller, int64 lease_ms)
+{
+	const LeEpoch *epoch = epoch_current();
+	Relation	rel;
+	LeState		state;
+	bool		leads;
+
+	/* a refused attempt reads the clock first and takes only a shared lock */
+	state.now = clock_now(epoch);
+	store_copy(&caller->key, &state.entry);
+	if (entry_usable(&state.entry, state.now))
+	{
+		if (!lease_names(caller, state.entry.leader_id, state.entry.token))
+			return false;
+		if (lease_beat(caller, lease_ms, epoch) == LE_BEAT_DONE)
+			return true;
+		/* over or marked since: go on as if the entry had not been there */
+	}
+
+	rel = lease_table_open(caller->key.relation, RowExclusiveLock);
+	lease_look(rel, &caller->key, epoch, &state);
+
+	if (lease_worth_waiting(caller, &state, epoch) &&
+		lease_beat_slowly(rel, caller, lease_ms, epoch))
+		leads = true;
+	else if (lease_live(&state, epoch) &&
+			 !lease_names(caller, state.row.leader_id, state.row.token))
+		leads = false;
+	else
+		leads = lease_challenge(rel, caller, lease_ms, epoch);
+
+	table_close(rel, RowExclusiveLock);
+	return leads;
+}
+
+/*
+ * le_release: end the caller's live term.  The entry is marked before the row
+ * is deleted, or a heartbeat could slip in between and be told true.
+ */
+bool
+lease_release(const LeCaller *caller)
+{
+	const LeEpoch *epoch = epoch_current();
+	int64		lock_id = caller->key.lock_id;
+	Relation	rel;
+	LeState		state;
+	bool		ends;
+
+	rel = lease_table_open(caller->key.relation, RowExclusiveLock);
+	lease_look_hard(rel, &caller->key, epoch, &state);
+	if (!lease_worth_waiting(caller, &state, epoch))
+	{
+		table_close(rel, RowExclusiveLock);
+		return false;
+	}
+
+	lock_take(LE_LOCK_LEASE, lock_id, ExclusiveLock, true);
+	lease_look(rel, &caller->key, epoch, &state);
+	ends = lease_live(&state, epoch) &&
+		lease_names(caller, state.row.leader_id, state.row.token);
+	if (ends)
+	{
+		lease_judge_role(caller, state.row.leader_role);
+		table_check_indexes(rel);
+
+		state.now = clock_now(epoch);
+		store_mark(&caller->key, &state.entry);
+		ends = lease_live(&state, epoch);
+	}
+
+	if (ends)
+	{
+		transition_note(true);
+		table_delete(rel, &state.row);
+		worker_launch(RelationGetRelid(rel));
+	}
+	else
+		lock_drop(LE_LOCK_LEASE, lock_id, ExclusiveLock);
+	table_close(rel, RowExclusiveLock);
+	return ends;
+}
+
+/*
+ * At commit: a term that was begun inside a block must not be over already.
+ * One that a savepoint has undone does not count.
+ */
+void
+lease_check_begun(const LeCaller *caller)
+{
+	const LeEpoch *epoch = epoch_current();
+	Relation	rel = table_open_lease(caller->key.relation, AccessShareLock);
+	LeState		state;
+
+	if (rel == NULL)
+		return;
+	lease_look(rel, &caller->key, epoch, &state);
+	if (state.found && state.row.own && state.row.token == caller->token &&
+		!lease_live(&state, epoch))
+		ereport(ERROR,
+				(errcode(ERRCODE_LE_LEADERSHIP_LOST),
+				 errmsg("the lease that this transaction began on lock " INT64_FORMAT " has run out before its commit",
+						caller->key.lock_id),
+				 errhint("Commit sooner, or ask for a longer lease.")));
+	table_close(rel, AccessShareLock);
+}
+
+/* ---------------------------------------------------------------------
+ * Sweeping
+ * ---------------------------------------------------------------------
+ */
+
+/* Has the lock of this row been free for that long? */
+static bool
+lease_is_over(const LeState *state, int64 expired_for_ms,
+			  const LeEpoch *epoch)
+{
+	return state->found &&
+		state->now - expired_for_ms * 1000 >=
+		lease_vacant_from(state, state->row.timeline, epoch);
+}
+
+/*
+ * List the locks whose leases seem to have been over for that long, at most
+ * limit of them (0: all).  *empty tells whether the table has no row at all.
+ */
+int64 *
+lease_list_over(Oid relid, int64 expired_for_ms, int limit,
+				int *count, bool *empty)
+{
+	const LeEpoch *epoch = epoch_current();
+	Relation	rel = lease_table_open(relid, AccessShareLock);
+	LeKey		key = {.database = MyDatabaseId,.relation = relid};
+	LeTableScan scan;
+	LeState		state;
+	int			size = 64;
+	int			used = 0;
+	int64	   *ids = palloc(size * sizeof(int64));
+
+	*empty = true;
+	state.found = true;
+	table_scan_begin(rel, &scan);
+	while ((limit == 0 || used < limit) && table_scan_next(&scan, &state.row))
+	{
+		CHECK_FOR_INTERRUPTS();
+		*empty = false;
+		key.lock_id = state.row.lock_id;
+		state.now = clock_now(epoch);
+		store_copy(&key, &state.entry);
+		if (!lease_is_over(&state, expired_for_ms, epoch))
+			continue;
+		if (used == size)
+		{
+			size *= 2;
+			ids = repalloc_huge(ids, size * sizeof(int64));
+		}
+		ids[used++] = state.row.lock_id;
+	}
+	table_scan_end(&scan);
+	table_close(rel, AccessShareLock);
+
+	*count = used;
+	return ids;
+}
+
+/*
+ * Delete those of the listed rows that are over, skipping locks that are
+ * busy.  Returns how many.
+ */
+int
+lease_delete_over(Oid relid, int64 expired_for_ms, const int64 *lock_ids,
+				  int count)
+{
+	const LeEpoch *epoch = epoch_current();
+	Relation	rel = lease_table_open(relid, RowExclusiveLock);
+	LeKey		key = {.database = MyDatabaseId,.relation = relid};
+	int			deleted = 0;
+
+	Assert(count <= LE_SWEEP_BATCH);
+
+	table_check_indexes(rel);
+	for (int i = 0; i < count; i++)
+	{
+		LeState		state;
+
+		CHECK_FOR_INTERRUPTS();
+		key.lock_id = lock_ids[i];
+		if (!lock_take(LE_LOCK_LEASE, key.lock_id, ExclusiveLock, false))
+			continue;
+		lease_look(rel, &key, epoch, &state);
+		if (lease_is_over(&state, expired_for_ms, epoch))
+		{
+			transition_note(false);
+			table_delete(rel, &state.row);
+			deleted++;
+		}
+		else
+			lock_drop(LE_LOCK_LEASE, key.lock_id, ExclusiveLock);
+	}
+	table_close(rel, RowExclusiveLock);
+	return deleted;
+}

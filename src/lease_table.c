@@ -1,0 +1,376 @@
+/*-------------------------------------------------------------------------
+ *
+ * lease_table.c
+ *	  The rows of le_lease and the two sequences.
+ *
+ * Rows are read with SnapshotSelf, which sees what is committed now and what
+ * this transaction has written, whatever the caller's snapshot.  It can miss
+ * a row that is being updated, so a miss is believed only under the lock's
+ * heavyweight lock.  Rows are written without executor, rules and triggers.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "commands/sequence.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "leader_election.h"
+
+/* the columns of le_lease, in the install script's order */
+enum
+{
+	Anum_lock_id = 1,
+	Anum_token,
+	Anum_lease_ms,
+	Anum_leader_role,
+	Anum_timeline,
+	Anum_epoch,
+	Anum_expires_at,
+	Anum_created_at,
+	Anum_leader_id,
+	Natts_le_lease = Anum_leader_id
+};
+
+#define COLUMN(array, column) ((array)[Anum_##column - 1])
+
+/*
+ * Find le_lease through the schema of one of our functions, so that neither
+ * search_path nor a fixed schema matters.
+ */
+Oid
+table_of_function(Oid funcid)
+{
+	Oid			schema = get_func_namespace(funcid);
+	Oid			relid = InvalidOid;
+
+	if (OidIsValid(schema))
+		relid = get_relname_relid("le_lease", schema);
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table \"le_lease\" does not exist in the schema of this function"),
+				 errhint("Use DROP EXTENSION and CREATE EXTENSION to install leader_election anew.")));
+	return relid;
+}
+
+/* Open le_lease; NULL if it is gone. */
+Relation
+table_open_lease(Oid relid, LOCKMODE mode)
+{
+	Relation	rel = try_table_open(relid, mode);
+
+	if (rel != NULL && RelationGetNumberOfAttributes(rel) != Natts_le_lease)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" has %d columns, but leader_election %s expects %d",
+						RelationGetRelationName(rel),
+						RelationGetNumberOfAttributes(rel),
+						LE_VERSION, Natts_le_lease)));
+	return rel;
+}
+
+/*
+ * CatalogTuple* know plain indexes only, and an index on an expression would
+ * run its author's code with the rights of whoever takes the lease.
+ */
+void
+table_check_indexes(Relation rel)
+{
+	List	   *indexes = RelationGetIndexList(rel);
+
+	if (list_length(indexes) != 1 ||
+		linitial_oid(indexes) != compat_primary_key(rel))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" must have its primary key as its only index",
+						RelationGetRelationName(rel)),
+				 errhint("Drop the indexes that were added to the table.")));
+	list_free(indexes);
+}
+
+static void
+row_from_tuple(Relation rel, HeapTuple tuple, LeRow *row)
+{
+	Datum		values[Natts_le_lease];
+	bool		nulls[Natts_le_lease];
+	TransactionId xmin = HeapTupleHeaderGetXmin(tuple->t_data);
+
+	heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
+	for (int i = 0; i < Natts_le_lease; i++)
+	{
+		if (nulls[i])
+			elog(ERROR, "unexpected null in column %d of table \"%s\"",
+				 i + 1, RelationGetRelationName(rel));
+	}
+
+	row->lock_id = DatumGetInt64(COLUMN(values, lock_id));
+	row->token = DatumGetInt64(COLUMN(values, token));
+	row->lease_ms = DatumGetInt64(COLUMN(values, lease_ms));
+	row->leader_role = DatumGetObjectId(COLUMN(values, leader_role));
+	row->timeline = DatumGetInt64(COLUMN(values, timeline));
+	row->epoch = DatumGetInt64(COLUMN(values, epoch));
+	row->expires_at = DatumGetTimestampTz(COLUMN(values, expires_at));
+	row->created_at = DatumGetTimestampTz(COLUMN(values, created_at));
+	text_to_cstring_buffer(DatumGetTextPP(COLUMN(values, leader_id)),
+						   row->leader_id, sizeof(row->leader_id));
+	row->tid = tuple->t_self;
+	row->own = TransactionIdIsCurrentTransactionId(xmin);
+}
+
+/* Read the row of a lock.  False if there is none to be seen. */
+bool
+table_read(Relation rel, int64 lock_id, LeRow *row)
+{
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_lock_id, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(lock_id));
+	scan = systable_beginscan(rel, compat_primary_key(rel), true,
+							  SnapshotSelf, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		row_from_tuple(rel, tuple, row);
+	systable_endscan(scan);
+	return HeapTupleIsValid(tuple);
+}
+
+/*
+ * Scan all rows, those of transactions in progress too: whoever looks whether
+ * the table is empty must not miss a term that is about to be committed.  The
+ * rows are candidates; each must be read again under its lock.
+ */
+void
+table_scan_begin(Relation rel, LeTableScan *scan)
+{
+	InitDirtySnapshot(scan->snapshot);
+	scan->rel = rel;
+	scan->desc = systable_beginscan(rel, InvalidOid, false, &scan->snapshot,
+									0, NULL);
+}
+
+bool
+table_scan_next(LeTableScan *scan, LeRow *row)
+{
+	HeapTuple	tuple = systable_getnext(scan->desc);
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	row_from_tuple(scan->rel, tuple, row);
+	return true;
+}
+
+void
+table_scan_end(LeTableScan *scan)
+{
+	systable_endscan(scan->desc);
+}
+
+static int
+lock_id_compare(const void *a, const void *b)
+{
+	int64		left = *(const int64 *) a;
+	int64		right = *(const int64 *) b;
+
+	return (left > right) - (left < right);
+}
+
+/*
+ * The ids of all locks that have or had a row.  Every tuple counts, dead ones
+ * too, because a scan that judges them could miss a row that is being moved
+ * by an update; the caller reads each lock by itself.
+ */
+int64 *
+table_list(Relation rel, int *count)
+{
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	int			size = 64;
+	int			used = 0;
+	int			unique = 0;
+	int64	   *ids = palloc(size * sizeof(int64));
+
+	scan = systable_beginscan(rel, InvalidOid, false, SnapshotAny, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		if (used == size)
+		{
+			size *= 2;
+			ids = repalloc_huge(ids, size * sizeof(int64));
+		}
+		ids[used++] = DatumGetInt64(heap_getattr(tuple, Anum_lock_id,
+												 RelationGetDescr(rel),
+												 &isnull));
+	}
+	systable_endscan(scan);
+
+	qsort(ids, used, sizeof(int64), lock_id_compare);
+	for (int i = 0; i < used; i++)
+	{
+		if (unique == 0 || ids[i] != ids[unique - 1])
+			ids[unique++] = ids[i];
+	}
+	*count = unique;
+	return ids;
+}
+
+static HeapTuple
+tuple_from_row(Relation rel, const LeRow *row)
+{
+	Datum		values[Natts_le_lease];
+	bool		nulls[Natts_le_lease] = {false};
+
+	COLUMN(values, lock_id) = Int64GetDatum(row->lock_id);
+	COLUMN(values, token) = Int64GetDatum(row->token);
+	COLUMN(values, lease_ms) = Int64GetDatum(row->lease_ms);
+	COLUMN(values, leader_role) = ObjectIdGetDatum(row->leader_role);
+	COLUMN(values, timeline) = Int64GetDatum(row->timeline);
+	COLUMN(values, epoch) = Int64GetDatum(row->epoch);
+	COLUMN(values, expires_at) = TimestampTzGetDatum(row->expires_at);
+	COLUMN(values, created_at) = TimestampTzGetDatum(row->created_at);
+	COLUMN(values, leader_id) = CStringGetTextDatum(row->leader_id);
+
+	return heap_form_tuple(RelationGetDescr(rel), values, nulls);
+}
+
+/*
+ * After a write: make it visible to what follows in this transaction, and
+ * keep the table locked to its end, though the caller closes it.
+ */
+static void
+table_wrote(Relation rel)
+{
+	CommandCounterIncrement();
+	LockRelationOid(RelationGetRelid(rel), RowExclusiveLock);
+}
+
+void
+table_insert(Relation rel, const LeRow *row)
+{
+	Assert(lock_held(LE_LOCK_LEASE, row->lock_id, ExclusiveLock));
+
+	CatalogTupleInsert(rel, tuple_from_row(rel, row));
+	table_wrote(rel);
+}
+
+void
+table_update(Relation rel, const LeRow *row)
+{
+	ItemPointerData tid = row->tid;
+
+	Assert(lock_held(LE_LOCK_LEASE, row->lock_id, ExclusiveLock));
+
+	CatalogTupleUpdate(rel, &tid, tuple_from_row(rel, row));
+	table_wrote(rel);
+}
+
+void
+table_delete(Relation rel, const LeRow *row)
+{
+	ItemPointerData tid = row->tid;
+
+	Assert(lock_held(LE_LOCK_LEASE, row->lock_id, ExclusiveLock));
+
+	CatalogTupleDelete(rel, &tid);
+	table_wrote(rel);
+}
+
+/*
+ * The last value of one of our sequences.  They always have one, the install
+ * script sees to it; to take a missing one for 0 would make tokens go back.
+ */
+static int64
+sequence_get(Relation rel, const char *name)
+{
+	Oid			seqid = get_relname_relid(name, RelationGetNamespace(rel));
+	LOCAL_FCINFO(fcinfo, 1);
+	Datum		value;
+
+	if (!OidIsValid(seqid))
+		elog(ERROR, "sequence \"%s\" does not exist", name);
+
+	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = ObjectIdGetDatum(seqid);
+	fcinfo->args[0].isnull = false;
+	value = pg_sequence_last_value(fcinfo);
+	if (fcinfo->isnull)
+		elog(ERROR, "sequence \"%s\" has no value", name);
+	return DatumGetInt64(value);
+}
+
+/* setval() and not nextval(), which would show in the user's lastval() */
+static void
+sequence_set(Relation rel, const char *name, int64 value)
+{
+	Oid			seqid = get_relname_relid(name, RelationGetNamespace(rel));
+
+	DirectFunctionCall2(setval_oid, ObjectIdGetDatum(seqid),
+						Int64GetDatum(value));
+}
+
+/*
+ * The WAL timeline of the last term begun in this database.  Asked with the
+ * rights of the table's owner, as are all uses of the sequences.
+ */
+int64
+table_known_timeline(Relation rel)
+{
+	Oid			save_userid;
+	int			save_sec_context;
+	int64		timeline;
+
+	GetUserIdAndSecContext(&save_userid, &save_sec_context);
+	SetUserIdAndSecContext(rel->rd_rel->relowner,
+						   save_sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	timeline = sequence_get(rel, "le_timeline_seq");
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+
+	return timeline;
+}
+
+/*
+ * Draw the token of a new term: greater than any drawn before in this
+ * database, and, so that it also grows where the sequence was lost, not
+ * behind the wall clock.  The timeline is noted along with it: only a draw
+ * shows that a promotion's grace has been waited for.
+ */
+int64
+table_draw_token(Relation rel, int64 timeline)
+{
+	Oid			relid = RelationGetRelid(rel);
+	Oid			save_userid;
+	int			save_sec_context;
+	int64		token;
+
+	GetUserIdAndSecContext(&save_userid, &save_sec_context);
+	SetUserIdAndSecContext(rel->rd_rel->relowner,
+						   save_sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	lock_take(LE_LOCK_DRAW, relid, ExclusiveLock, true);
+
+	token = Max(sequence_get(rel, "le_token_seq") + 1, GetCurrentTimestamp());
+	sequence_set(rel, "le_token_seq", token);
+	if (sequence_get(rel, "le_timeline_seq") != timeline)
+		sequence_set(rel, "le_timeline_seq", timeline);
+
+	lock_drop(LE_LOCK_DRAW, relid, ExclusiveLock);
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+
+	return token;
+}
