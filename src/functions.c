@@ -450,7 +450,7 @@ le_info(PG_FUNCTION_ARGS)
 		if (le_promotion_grace < longest)
 			warn(&warnings, psprintf("leader_election.promotion_grace (%d ms) is shorter than a live lease (" INT64_FORMAT " ms)",
 									 le_promotion_grace, longest));
-		if (le_sweeper && shared_attach()->no_worker_slot)
+		if (le_sweeper && pid == 0 && shared_attach()->no_worker_slot)
 			warn(&warnings, "no background worker slot was free for the sweeper, see max_worker_processes");
 	}
 	if (!le_sweeper)

@@ -24,10 +24,10 @@
 #include "storage/lmgr.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "leader_election.h"
@@ -110,6 +110,21 @@ database_is_free(void)
 		return false;
 	LockRelease(&tag, RowExclusiveLock, true);
 	return true;
+}
+
+/*
+ * Is le_lease still there?  Looks without a lock, which we might have to wait
+ * for.
+ */
+static bool
+extension_is_there(Oid relid)
+{
+	bool		exists;
+
+	StartTransactionCommand();
+	exists = SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid));
+	CommitTransactionCommand();
+	return exists;
 }
 
 /* Sleep, but wake for signals; SIGTERM ends us here. */
@@ -282,7 +297,7 @@ le_sweeper_main(Datum main_arg)
 			if (now >= due || now < begin)
 				break;
 			nap(Min(WAKE_MS, (due - now) / 1000 + 1));
-			if (!le_sweeper || !database_is_free())
+			if (!le_sweeper || !database_is_free() || !extension_is_there(relid))
 				proc_exit(0);
 		}
 
