@@ -4,6 +4,8 @@ MODULE_big = leader_election
 OBJS = \
 	src/leader_election.o \
 	src/functions.o \
+	src/monitor.o \
+	src/rules.o \
 	src/lease.o \
 	src/lease_table.o \
 	src/heartbeat.o \
@@ -25,3 +27,13 @@ PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
 $(OBJS) $(OBJS:.o=.bc): src/leader_election.h src/compat.h
+
+# pgindent's options; the command is in Debian's package pg-bsd-indent
+.PHONY: indent
+indent:
+	for f in src/*.c src/*.h; do \
+		pg_bsd_indent -bad -bap -bbb -bc -bl -cli1 -cp33 -cdb -nce -d0 -di12 -nfc1 -i4 -l79 -lp -lpl -nip -npro -sac -tpg -ts4 \
+			-Usrc/typedefs.list $$f || exit 1; \
+	done
+	sed -i -E 's/^([A-Za-z_][A-Za-z_0-9]*)[[:space:]]+\*$$/\1 */' src/*.c src/*.h
+	rm -f *.BAK

@@ -10,12 +10,14 @@
  * the epoch's start.
  *
  *	leader_election.c	load, settings, what happens at commit
- *	functions.c			the SQL functions: check arguments, call, build results
- *	lease.c				the rules, and the order of locks
+ *	functions.c			the SQL functions that elect: check arguments, call
+ *	monitor.c			the SQL functions that show: the view's rows, le_info()
+ *	rules.c				the rules: row, entry, now and epoch in, a verdict out
+ *	lease.c				the protocol: the order of locks, clock, entry and row
  *	lease_table.c		the only file that touches rows and sequences
  *	heartbeat.c			the only file that touches entries
  *	epoch.c				shared memory, the epoch, the lease clock
- *	worker.c			the sweeper
+ *	worker.c			sweeping, and the sweeper
  *	compat.h			differences between server versions
  *
  * THE LOCKS
@@ -210,7 +212,7 @@ extern void shared_reset(void);
 extern const LeEpoch *epoch_current(void);
 extern TimestampTz clock_now(const LeEpoch *epoch);
 
-/* lease.c: rules */
+/* rules.c */
 extern int64 lease_length(int64 lease_ms);
 extern TimestampTz lease_end(const LeState *state, const LeEpoch *epoch);
 extern bool lease_live(const LeState *state, const LeEpoch *epoch);
@@ -218,18 +220,27 @@ extern TimestampTz lease_vacant_from(const LeState *state,
 									 int64 known_timeline,
 									 const LeEpoch *epoch);
 extern LePhase lease_phase(const LeState *state, const LeEpoch *epoch);
+extern bool lease_is_over(const LeState *state, int64 expired_for_ms,
+						  const LeEpoch *epoch);
+extern bool lease_names(const LeCaller *caller, const char *leader_id,
+						int64 token);
+extern bool lease_worth_waiting(const LeCaller *caller, const LeState *state,
+								const LeEpoch *epoch);
 
+/* Does the entry speak without the row? */
 static inline bool
 entry_usable(const LeEntry *entry, TimestampTz now)
 {
 	return entry->token != 0 && !entry->recheck && now < entry->expires_at;
 }
 
-/* lease.c: locks and transitions */
+/* lease.c */
 extern bool lock_take(LeLockClass class, int64 id, LOCKMODE mode, bool wait);
 extern void lock_drop(LeLockClass class, int64 id, LOCKMODE mode);
 extern bool lock_held(LeLockClass class, int64 id, LOCKMODE mode);
 extern void lock_tag(LOCKTAG *tag, LeLockClass class, int64 id);
+extern void lease_look(Relation rel, const LeKey *key, const LeEpoch *epoch,
+					   LeState *state);
 extern bool lease_acquire(const LeCaller *caller, int64 lease_ms);
 extern bool lease_renew(const LeCaller *caller);
 extern bool lease_release(const LeCaller *caller);
@@ -239,10 +250,6 @@ extern bool lease_inspect(Relation rel, int64 lock_id, const LeEpoch *epoch,
 extern bool lease_is_held(const LeCaller *caller);
 extern Relation lease_table_open(Oid relid, LOCKMODE mode);
 extern void lease_check_begun(const LeCaller *caller);
-extern int64 *lease_list_over(Oid relid, int64 expired_for_ms, int limit,
-							  int *count, bool *empty);
-extern int	lease_delete_over(Oid relid, int64 expired_for_ms,
-							  const int64 *lock_ids, int count);
 
 /* lease_table.c */
 extern Oid	table_of_function(Oid funcid);
@@ -272,6 +279,10 @@ extern void store_drop_over(TimestampTz now);
 extern int64 store_count(void);
 
 /* worker.c */
+extern int64 *sweep_list(Oid relid, int64 expired_for_ms, int limit,
+						 int *count, bool *empty);
+extern int	sweep_delete(Oid relid, int64 expired_for_ms,
+						 const int64 *lock_ids, int count);
 extern void worker_launch(Oid relid);
 extern PGDLLEXPORT void le_sweeper_main(Datum main_arg);
 

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * lease.c
- *	  The rules of a lease, and the order in which locks, clock, entry and
- *	  row are taken and read.
+ *	  What the functions do to a lease, and the order in which locks, clock,
+ *	  entry and row are taken and read.
  *
  * Lock, then read, then decide, then write.  Nothing is decided on what was
  * read before the lock.  What may look odd has a counterexample behind it,
@@ -20,108 +20,6 @@
 
 #include "compat.h"
 #include "leader_election.h"
-
-/* ---------------------------------------------------------------------
- * The rules: row, entry, now and epoch come in, a verdict goes out
- * ---------------------------------------------------------------------
- */
-
-/*
- * How long the server keeps a lease, in microseconds: 1/32 longer than its
- * holder counts, because their clocks may run at different rates.
- */
-int64
-lease_length(int64 lease_ms)
-{
-	int64		length = lease_ms * 1000;
-
-	return length + length / 32;
-}
-
-/* When does the lease of this row end? */
-TimestampTz
-lease_end(const LeState *state, const LeEpoch *epoch)
-{
-	const LeRow *row = &state->row;
-
-	if (state->entry.token == row->token)
-		return state->entry.expires_at;
-	if (row->epoch == epoch->id)
-		return row->expires_at;
-
-	/* what was renewed before the epoch is lost: count from its start */
-	return epoch->start + lease_length(row->lease_ms);
-}
-
-/*
- * Does the holder that the row names lead?  A term never outlives its
- * timeline: a promoted server may lack the last grants of the old one.
- */
-bool
-lease_live(const LeState *state, const LeEpoch *epoch)
-{
-	return state->found &&
-		state->row.timeline == epoch->timeline &&
-		state->now < lease_end(state, epoch);
-}
-
-/*
- * From when on may a new term begin?  After a promotion not before the grace
- * has passed, because a leader that this server does not know of may still
- * count on a lease; nor before one lease of the row that is known.
- */
-TimestampTz
-lease_vacant_from(const LeState *state, int64 known_timeline,
-				  const LeEpoch *epoch)
-{
-	TimestampTz grace = epoch->start + lease_length(le_promotion_grace);
-
-	if (!state->found)
-		return known_timeline == epoch->timeline ? DT_NOBEGIN : grace;
-	if (state->row.timeline == epoch->timeline)
-		return lease_end(state, epoch);
-	return Max(grace, epoch->start + lease_length(state->row.lease_ms));
-}
-
-/* What the view says of a row that was found */
-LePhase
-lease_phase(const LeState *state, const LeEpoch *epoch)
-{
-	if (lease_live(state, epoch) &&
-		(state->entry.token == state->row.token ||
-		 state->row.epoch == epoch->id))
-		return LE_PHASE_LIVE;
-	if (state->now < lease_vacant_from(state, state->row.timeline, epoch))
-		return LE_PHASE_GRACE;
-	return LE_PHASE_EXPIRED;
-}
-
-/* Is this term the caller's, by name and, if it gave one, by token? */
-static bool
-lease_names(const LeCaller *caller, const char *leader_id, int64 token)
-{
-	return strcmp(leader_id, caller->instance) == 0 &&
-		(caller->any_token || caller->token == token);
-}
-
-/*
- * Might the caller be the live holder?  Only such a caller waits for another
- * transaction.  A marked entry counts too: the row that it speaks of may be
- * changing under our eyes.
- */
-static bool
-lease_worth_waiting(const LeCaller *caller, const LeState *state,
-					const LeEpoch *epoch)
-{
-	const LeEntry *entry = &state->entry;
-
-	if (lease_live(state, epoch) &&
-		lease_names(caller, state->row.leader_id, state->row.token))
-		return true;
-	return entry->recheck && entry->token != 0 &&
-		state->now < entry->expires_at &&
-		lease_names(caller, entry->leader_id, entry->token);
-}
 
 /* ---------------------------------------------------------------------
  * Locks
@@ -181,7 +79,7 @@ lease_table_open(Oid relid, LOCKMODE mode)
 }
 
 /* One look: clock, entry, row, in this order. */
-static void
+void
 lease_look(Relation rel, const LeKey *key, const LeEpoch *epoch,
 		   LeState *state)
 {
@@ -597,100 +495,4 @@ lease_check_begun(const LeCaller *caller)
 						caller->key.lock_id),
 				 errhint("Commit sooner, or ask for a longer lease.")));
 	table_close(rel, AccessShareLock);
-}
-
-/* ---------------------------------------------------------------------
- * Sweeping
- * ---------------------------------------------------------------------
- */
-
-/* Has the lock of this row been free for that long? */
-static bool
-lease_is_over(const LeState *state, int64 expired_for_ms,
-			  const LeEpoch *epoch)
-{
-	return state->found &&
-		state->now - expired_for_ms * 1000 >=
-		lease_vacant_from(state, state->row.timeline, epoch);
-}
-
-/*
- * List the locks whose leases seem to have been over for that long, at most
- * limit of them (0: all).  *empty tells whether the table has no row at all.
- */
-int64 *
-lease_list_over(Oid relid, int64 expired_for_ms, int limit,
-				int *count, bool *empty)
-{
-	const LeEpoch *epoch = epoch_current();
-	Relation	rel = lease_table_open(relid, AccessShareLock);
-	LeKey		key = {.database = MyDatabaseId,.relation = relid};
-	LeTableScan scan;
-	LeState		state;
-	int			size = 64;
-	int			used = 0;
-	int64	   *ids = palloc(size * sizeof(int64));
-
-	*empty = true;
-	state.found = true;
-	table_scan_begin(rel, &scan);
-	while ((limit == 0 || used < limit) && table_scan_next(&scan, &state.row))
-	{
-		CHECK_FOR_INTERRUPTS();
-		*empty = false;
-		key.lock_id = state.row.lock_id;
-		state.now = clock_now(epoch);
-		store_copy(&key, &state.entry);
-		if (!lease_is_over(&state, expired_for_ms, epoch))
-			continue;
-		if (used == size)
-		{
-			size *= 2;
-			ids = repalloc_huge(ids, size * sizeof(int64));
-		}
-		ids[used++] = state.row.lock_id;
-	}
-	table_scan_end(&scan);
-	table_close(rel, AccessShareLock);
-
-	*count = used;
-	return ids;
-}
-
-/*
- * Delete those of the listed rows that are over, skipping locks that are
- * busy.  Returns how many.
- */
-int
-lease_delete_over(Oid relid, int64 expired_for_ms, const int64 *lock_ids,
-				  int count)
-{
-	const LeEpoch *epoch = epoch_current();
-	Relation	rel = lease_table_open(relid, RowExclusiveLock);
-	LeKey		key = {.database = MyDatabaseId,.relation = relid};
-	int			deleted = 0;
-
-	Assert(count <= LE_SWEEP_BATCH);
-
-	table_check_indexes(rel);
-	for (int i = 0; i < count; i++)
-	{
-		LeState		state;
-
-		CHECK_FOR_INTERRUPTS();
-		key.lock_id = lock_ids[i];
-		if (!lock_take(LE_LOCK_LEASE, key.lock_id, ExclusiveLock, false))
-			continue;
-		lease_look(rel, &key, epoch, &state);
-		if (lease_is_over(&state, expired_for_ms, epoch))
-		{
-			transition_note(false);
-			table_delete(rel, &state.row);
-			deleted++;
-		}
-		else
-			lock_drop(LE_LOCK_LEASE, key.lock_id, ExclusiveLock);
-	}
-	table_close(rel, RowExclusiveLock);
-	return deleted;
 }

@@ -300,6 +300,7 @@ static int64
 sequence_get(Relation rel, const char *name)
 {
 	Oid			seqid = get_relname_relid(name, RelationGetNamespace(rel));
+
 	LOCAL_FCINFO(fcinfo, 1);
 	Datum		value;
 

@@ -47,6 +47,87 @@ typedef enum Sweep
 } Sweep;
 
 /*
+ * List the locks whose leases seem to have been over for that long, at most
+ * limit of them (0: all).  *empty tells whether the table has no row at all.
+ */
+int64 *
+sweep_list(Oid relid, int64 expired_for_ms, int limit,
+		   int *count, bool *empty)
+{
+	const LeEpoch *epoch = epoch_current();
+	Relation	rel = lease_table_open(relid, AccessShareLock);
+	LeKey		key = {.database = MyDatabaseId,.relation = relid};
+	LeTableScan scan;
+	LeState		state;
+	int			size = 64;
+	int			used = 0;
+	int64	   *ids = palloc(size * sizeof(int64));
+
+	*empty = true;
+	state.found = true;
+	table_scan_begin(rel, &scan);
+	while ((limit == 0 || used < limit) && table_scan_next(&scan, &state.row))
+	{
+		CHECK_FOR_INTERRUPTS();
+		*empty = false;
+		key.lock_id = state.row.lock_id;
+		state.now = clock_now(epoch);
+		store_copy(&key, &state.entry);
+		if (!lease_is_over(&state, expired_for_ms, epoch))
+			continue;
+		if (used == size)
+		{
+			size *= 2;
+			ids = repalloc_huge(ids, size * sizeof(int64));
+		}
+		ids[used++] = state.row.lock_id;
+	}
+	table_scan_end(&scan);
+	table_close(rel, AccessShareLock);
+
+	*count = used;
+	return ids;
+}
+
+/*
+ * Delete those of the listed rows that are over, skipping locks that are
+ * busy.  Returns how many.
+ */
+int
+sweep_delete(Oid relid, int64 expired_for_ms, const int64 *lock_ids,
+			 int count)
+{
+	const LeEpoch *epoch = epoch_current();
+	Relation	rel = lease_table_open(relid, RowExclusiveLock);
+	LeKey		key = {.database = MyDatabaseId,.relation = relid};
+	int			deleted = 0;
+
+	Assert(count <= LE_SWEEP_BATCH);
+
+	table_check_indexes(rel);
+	for (int i = 0; i < count; i++)
+	{
+		LeState		state;
+
+		CHECK_FOR_INTERRUPTS();
+		key.lock_id = lock_ids[i];
+		if (!lock_take(LE_LOCK_LEASE, key.lock_id, ExclusiveLock, false))
+			continue;
+		lease_look(rel, &key, epoch, &state);
+		if (lease_is_over(&state, expired_for_ms, epoch))
+		{
+			transition_note(false);
+			table_delete(rel, &state.row);
+			deleted++;
+		}
+		else
+			lock_drop(LE_LOCK_LEASE, key.lock_id, ExclusiveLock);
+	}
+	table_close(rel, RowExclusiveLock);
+	return deleted;
+}
+
+/*
  * Start this database's sweeper unless it runs.  Called in a transition, once
  * its row has been written: a sweeper that leaves looks after it has let its
  * lock go, and so either we find the lock free or it finds our row.
@@ -231,7 +312,7 @@ sweep(Oid relid)
 		return SWEEP_LEAVE;
 	}
 	old_context = MemoryContextSwitchTo(context);
-	lock_ids = lease_list_over(relid, SWEEP_EXPIRED_FOR_MS, 0, &count, &empty);
+	lock_ids = sweep_list(relid, SWEEP_EXPIRED_FOR_MS, 0, &count, &empty);
 	MemoryContextSwitchTo(old_context);
 	sweep_end(save_userid, save_sec_context);
 	if (empty)
@@ -246,8 +327,8 @@ sweep(Oid relid)
 			result = SWEEP_LEAVE;
 			break;
 		}
-		deleted += lease_delete_over(relid, SWEEP_EXPIRED_FOR_MS, lock_ids + i,
-									 Min(count - i, LE_SWEEP_BATCH));
+		deleted += sweep_delete(relid, SWEEP_EXPIRED_FOR_MS, lock_ids + i,
+								Min(count - i, LE_SWEEP_BATCH));
 		sweep_end(save_userid, save_sec_context);
 	}
 	MemoryContextDelete(context);
@@ -285,7 +366,7 @@ le_sweeper_main(Datum main_arg)
 	for (;;)
 	{
 		double		jitter = le_sweep_jitter *
-			(2.0 * pg_prng_double(&pg_global_prng_state) - 1.0);
+		(2.0 * pg_prng_double(&pg_global_prng_state) - 1.0);
 		TimestampTz begin = GetCurrentTimestamp();
 		TimestampTz due = begin + (int64) (Max(le_sweep_interval + jitter, 100) * 1000);
 		Sweep		result;

@@ -1,0 +1,230 @@
+/*-------------------------------------------------------------------------
+ *
+ * monitor.c
+ *	  What people look at: the rows of the view leader_lease, and le_info().
+ *
+ * Both answer on a standby too, where there is no epoch.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xlog.h"
+#include "catalog/pg_publication.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "leader_election.h"
+
+PG_FUNCTION_INFO_V1(le_leases);
+PG_FUNCTION_INFO_V1(le_info);
+
+static const char *
+phase_name(LePhase phase)
+{
+	switch (phase)
+	{
+		case LE_PHASE_LIVE:
+			return "live";
+		case LE_PHASE_GRACE:
+			return "grace";
+		case LE_PHASE_EXPIRED:
+			return "expired";
+	}
+	pg_unreachable();
+}
+
+/*
+ * le_leases() returns setof record, the rows of the view leader_lease
+ *
+ * Times are translated from the lease clock to wall time, which is what
+ * people and their dashboards use.
+ */
+Datum
+le_leases(PG_FUNCTION_ARGS)
+{
+	enum
+	{
+		COL_ID, COL_LEADER_ID, COL_EXPIRES_AT, COL_CREATED_AT, COL_TOKEN,
+		COL_LEASE_MS, COL_REMAINING_MS, COL_RENEWED_AT, COL_RENEWALS,
+		COL_STATE, COL_LEADER_ROLE, N_COLS
+	};
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	const LeEpoch *epoch = epoch_current();
+	Relation	rel;
+	int64	   *ids;
+	int			count;
+
+	InitMaterializedSRF(fcinfo, 0);
+
+	rel = lease_table_open(table_of_function(fcinfo->flinfo->fn_oid),
+						   AccessShareLock);
+	ids = table_list(rel, &count);
+	for (int i = 0; i < count; i++)
+	{
+		LeState		state;
+		Datum		values[N_COLS];
+		bool		nulls[N_COLS] = {false};
+
+		CHECK_FOR_INTERRUPTS();
+		if (!lease_inspect(rel, ids[i], epoch, &state))
+			continue;
+
+		values[COL_ID] = Int64GetDatum(state.row.lock_id);
+		values[COL_LEADER_ID] = CStringGetTextDatum(state.row.leader_id);
+		values[COL_CREATED_AT] = TimestampTzGetDatum(state.row.created_at);
+		values[COL_TOKEN] = Int64GetDatum(state.row.token);
+		values[COL_LEASE_MS] = Int64GetDatum(state.row.lease_ms);
+		values[COL_LEADER_ROLE] =
+			DirectFunctionCall1(pg_get_userbyid,
+								ObjectIdGetDatum(state.row.leader_role));
+
+		nulls[COL_EXPIRES_AT] = nulls[COL_REMAINING_MS] = (epoch == NULL);
+		nulls[COL_RENEWED_AT] = nulls[COL_RENEWALS] = true;
+		values[COL_STATE] = CStringGetTextDatum("standby");
+		if (epoch != NULL)
+		{
+			TimestampTz end = lease_vacant_from(&state, state.row.timeline,
+												epoch);
+			int64		to_wall = GetCurrentTimestamp() - clock_now(epoch);
+
+			values[COL_EXPIRES_AT] = TimestampTzGetDatum(end + to_wall);
+			values[COL_REMAINING_MS] =
+				Int64GetDatum(Max(end - state.now, 0) / 1000);
+			values[COL_STATE] =
+				CStringGetTextDatum(phase_name(lease_phase(&state, epoch)));
+
+			nulls[COL_RENEWALS] = false;
+			values[COL_RENEWALS] = Int64GetDatum(0);
+			if (state.entry.token == state.row.token)
+			{
+				nulls[COL_RENEWED_AT] = false;
+				values[COL_RENEWED_AT] =
+					TimestampTzGetDatum(state.entry.renewed_at + to_wall);
+				values[COL_RENEWALS] = Int64GetDatum(state.entry.renewals);
+			}
+		}
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	table_close(rel, AccessShareLock);
+
+	return (Datum) 0;
+}
+
+/* The pid of the sweeper's session, which is who holds its lock; 0: none */
+static int
+sweeper_pid(Oid relid)
+{
+	LockData   *locks = GetLockStatusData();
+	LOCKTAG		tag;
+
+	lock_tag(&tag, LE_LOCK_SWEEPER, relid);
+	for (int i = 0; i < locks->nelements; i++)
+	{
+		LockInstanceData *lock = &locks->locks[i];
+
+		if (memcmp(&lock->locktag, &tag, sizeof(LOCKTAG)) == 0 &&
+			(lock->holdMask & LOCKBIT_ON(ExclusiveLock)) != 0)
+			return lock->pid;
+	}
+	return 0;
+}
+
+/* The longest lease that is live now, in milliseconds */
+static int64
+longest_live_lease(Relation rel, const LeEpoch *epoch)
+{
+	int			count;
+	int64	   *ids = table_list(rel, &count);
+	int64		longest = 0;
+
+	for (int i = 0; i < count; i++)
+	{
+		LeState		state;
+
+		CHECK_FOR_INTERRUPTS();
+		if (lease_inspect(rel, ids[i], epoch, &state) &&
+			lease_live(&state, epoch))
+			longest = Max(longest, state.row.lease_ms);
+	}
+	return longest;
+}
+
+static void
+warn(ArrayBuildState **warnings, char *message)
+{
+	*warnings = accumArrayResult(*warnings, CStringGetTextDatum(message),
+								 false, TEXTOID, CurrentMemoryContext);
+}
+
+/*
+ * le_info() returns record: what an administrator wants to know at a glance
+ */
+Datum
+le_info(PG_FUNCTION_ARGS)
+{
+	enum
+	{
+		COL_VERSION, COL_EPOCH, COL_EPOCH_START, COL_TIMELINE,
+		COL_SWEEPER_PID, COL_ENTRIES, COL_WARNINGS, N_COLS
+	};
+	const LeEpoch *epoch = epoch_current();
+	Oid			relid = table_of_function(fcinfo->flinfo->fn_oid);
+	Relation	rel = lease_table_open(relid, AccessShareLock);
+	int			pid = sweeper_pid(relid);
+	ArrayBuildState *warnings = initArrayResult(TEXTOID, CurrentMemoryContext,
+												false);
+	TupleDesc	tupdesc;
+	Datum		values[N_COLS];
+	bool		nulls[N_COLS] = {false};
+
+	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+
+	if (epoch != NULL)
+	{
+		int64		longest = longest_live_lease(rel, epoch);
+
+		if (le_promotion_grace < longest)
+			warn(&warnings, psprintf("leader_election.promotion_grace (%d ms) is shorter than a live lease (" INT64_FORMAT " ms)",
+									 le_promotion_grace, longest));
+		if (le_sweeper && pid == 0 && shared_attach()->no_worker_slot)
+			warn(&warnings, "no background worker slot was free for the sweeper, see max_worker_processes");
+	}
+	if (!le_sweeper)
+		warn(&warnings, "leader_election.sweeper is off");
+	if (!enableFsync)
+		warn(&warnings, "fsync is off");
+	if (GetRelationPublications(relid) != NIL ||
+		GetAllTablesPublications() != NIL ||
+		GetSchemaPublications(RelationGetNamespace(rel)) != NIL)
+		warn(&warnings, "le_lease is in a publication");
+	if (list_length(RelationGetIndexList(rel)) != 1)
+		warn(&warnings, "le_lease has other indexes than its primary key");
+	table_close(rel, AccessShareLock);
+
+	values[COL_VERSION] = CStringGetTextDatum(LE_VERSION);
+	nulls[COL_EPOCH] = nulls[COL_EPOCH_START] = nulls[COL_TIMELINE] =
+		(epoch == NULL);
+	if (epoch != NULL)
+	{
+		values[COL_EPOCH] = Int64GetDatum(epoch->id);
+		values[COL_EPOCH_START] =
+			TimestampTzGetDatum(epoch->start + GetCurrentTimestamp() -
+								clock_now(epoch));
+		values[COL_TIMELINE] = Int64GetDatum(epoch->timeline);
+	}
+	nulls[COL_SWEEPER_PID] = (pid == 0);
+	values[COL_SWEEPER_PID] = Int32GetDatum(pid);
+	values[COL_ENTRIES] = Int64GetDatum(store_count());
+	values[COL_WARNINGS] = makeArrayResult(warnings, CurrentMemoryContext);
+
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc),
+													  values, nulls)));
+}

@@ -1,0 +1,124 @@
+/*-------------------------------------------------------------------------
+ *
+ * rules.c
+ *	  The rules of a lease.
+ *
+ * Row, entry, caller, now and epoch come in as arguments, a verdict goes out.
+ * Nothing here reads a clock, takes a lock or touches shared memory, so all of
+ * it may be called under a partition lock.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "leader_election.h"
+
+/*
+ * How long the server keeps a lease, in microseconds: 1/32 longer than its
+ * holder counts, because their clocks may run at different rates.
+ */
+int64
+lease_length(int64 lease_ms)
+{
+	int64		length = lease_ms * 1000;
+
+	return length + length / 32;
+}
+
+/* When does the lease of this row end? */
+TimestampTz
+lease_end(const LeState *state, const LeEpoch *epoch)
+{
+	const LeRow *row = &state->row;
+
+	if (state->entry.token == row->token)
+		return state->entry.expires_at;
+	if (row->epoch == epoch->id)
+		return row->expires_at;
+
+	/* what was renewed before the epoch is lost: count from its start */
+	return epoch->start + lease_length(row->lease_ms);
+}
+
+/*
+ * Does the holder that the row names lead?  A term never outlives its
+ * timeline: a promoted server may lack the last grants of the old one.
+ */
+bool
+lease_live(const LeState *state, const LeEpoch *epoch)
+{
+	return state->found &&
+		state->row.timeline == epoch->timeline &&
+		state->now < lease_end(state, epoch);
+}
+
+/*
+ * From when on may a new term begin?  After a promotion not before the grace
+ * has passed, because a leader that this server does not know of may still
+ * count on a lease; nor before one lease of the row that is known.
+ */
+TimestampTz
+lease_vacant_from(const LeState *state, int64 known_timeline,
+				  const LeEpoch *epoch)
+{
+	TimestampTz grace = epoch->start + lease_length(le_promotion_grace);
+
+	if (!state->found)
+		return known_timeline == epoch->timeline ? DT_NOBEGIN : grace;
+	if (state->row.timeline == epoch->timeline)
+		return lease_end(state, epoch);
+	return Max(grace, epoch->start + lease_length(state->row.lease_ms));
+}
+
+/* What the view says of a row that was found */
+LePhase
+lease_phase(const LeState *state, const LeEpoch *epoch)
+{
+	if (lease_live(state, epoch) &&
+		(state->entry.token == state->row.token ||
+		 state->row.epoch == epoch->id))
+		return LE_PHASE_LIVE;
+	if (state->now < lease_vacant_from(state, state->row.timeline, epoch))
+		return LE_PHASE_GRACE;
+	return LE_PHASE_EXPIRED;
+}
+
+/* Is this term the caller's, by name and, if it gave one, by token? */
+bool
+lease_names(const LeCaller *caller, const char *leader_id, int64 token)
+{
+	return strcmp(leader_id, caller->instance) == 0 &&
+		(caller->any_token || caller->token == token);
+}
+
+/*
+ * Might the caller be the live holder?  Only such a caller waits for another
+ * transaction.  A marked entry counts too: the row that it speaks of may be
+ * changing under our eyes.
+ */
+bool
+lease_worth_waiting(const LeCaller *caller, const LeState *state,
+					const LeEpoch *epoch)
+{
+	const LeEntry *entry = &state->entry;
+
+	if (lease_live(state, epoch) &&
+		lease_names(caller, state->row.leader_id, state->row.token))
+		return true;
+	return entry->recheck && entry->token != 0 &&
+		state->now < entry->expires_at &&
+		lease_names(caller, entry->leader_id, entry->token);
+}
+
+
+/* Has the lock of this row been free for that long? */
+bool
+lease_is_over(const LeState *state, int64 expired_for_ms,
+			  const LeEpoch *epoch)
+{
+	return state->found &&
+		state->now - expired_for_ms * 1000 >=
+		lease_vacant_from(state, state->row.timeline, epoch);
+}
