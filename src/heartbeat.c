@@ -167,7 +167,7 @@ store_beat(const LeCaller *caller, int64 lease_ms, Oid judged_role,
 		beat = LE_BEAT_TOO_LONG;
 	else
 	{
-		entry->expires_at = now + lease_length(entry->lease_ms);
+		entry->expires_at = now + rule_length(entry->lease_ms);
 		entry->renewed_at = now;
 		entry->renewals++;
 		beat = LE_BEAT_DONE;
@@ -200,7 +200,7 @@ store_beat_row(const LeCaller *caller, const LeRow *row, const LeEpoch *epoch)
 	entry = store_find_or_insert(&caller->key);
 	state.now = clock_now(epoch);
 	state.entry = *entry;
-	live = lease_live(&state, epoch);
+	live = rule_live(&state, epoch);
 	if (live)
 	{
 		if (entry->token != row->token)
@@ -212,8 +212,8 @@ store_beat_row(const LeCaller *caller, const LeRow *row, const LeEpoch *epoch)
 			strlcpy(entry->leader_id, row->leader_id,
 					sizeof(entry->leader_id));
 		}
-		entry->expires_at = Max(lease_end(&state, epoch),
-								state.now + lease_length(row->lease_ms));
+		entry->expires_at = Max(rule_end(&state, epoch),
+								state.now + rule_length(row->lease_ms));
 		entry->renewed_at = state.now;
 		entry->renewals++;
 		entry->recheck = false;

@@ -213,19 +213,19 @@ extern const LeEpoch *epoch_current(void);
 extern TimestampTz clock_now(const LeEpoch *epoch);
 
 /* rules.c */
-extern int64 lease_length(int64 lease_ms);
-extern TimestampTz lease_end(const LeState *state, const LeEpoch *epoch);
-extern bool lease_live(const LeState *state, const LeEpoch *epoch);
-extern TimestampTz lease_vacant_from(const LeState *state,
-									 int64 known_timeline,
-									 const LeEpoch *epoch);
-extern LePhase lease_phase(const LeState *state, const LeEpoch *epoch);
-extern bool lease_is_over(const LeState *state, int64 expired_for_ms,
-						  const LeEpoch *epoch);
-extern bool lease_names(const LeCaller *caller, const char *leader_id,
-						int64 token);
-extern bool lease_worth_waiting(const LeCaller *caller, const LeState *state,
-								const LeEpoch *epoch);
+extern int64 rule_length(int64 lease_ms);
+extern TimestampTz rule_end(const LeState *state, const LeEpoch *epoch);
+extern bool rule_live(const LeState *state, const LeEpoch *epoch);
+extern TimestampTz rule_vacant_from(const LeState *state,
+									int64 known_timeline,
+									const LeEpoch *epoch);
+extern LePhase rule_phase(const LeState *state, const LeEpoch *epoch);
+extern bool rule_over(const LeState *state, int64 expired_for_ms,
+					  const LeEpoch *epoch);
+extern bool rule_names(const LeCaller *caller, const char *leader_id,
+					   int64 token);
+extern bool rule_worth_waiting(const LeCaller *caller, const LeState *state,
+							   const LeEpoch *epoch);
 
 /* Does the entry speak without the row? */
 static inline bool

@@ -133,7 +133,7 @@ lease_read(const LeCaller *caller, LeState *state)
 	rel = lease_table_open(caller->key.relation, AccessShareLock);
 	lease_look_hard(rel, &caller->key, epoch, state);
 	table_close(rel, AccessShareLock);
-	return lease_live(state, epoch);
+	return rule_live(state, epoch);
 }
 
 /* Read the row of a lock for the view, on a standby too (no epoch there). */
@@ -159,7 +159,7 @@ lease_is_held(const LeCaller *caller)
 	LeState		state;
 
 	return lease_read(caller, &state) &&
-		lease_names(caller, state.row.leader_id, state.row.token);
+		rule_names(caller, state.row.leader_id, state.row.token);
 }
 
 /* ---------------------------------------------------------------------
@@ -240,8 +240,8 @@ lease_beat_locked(Relation rel, const LeCaller *caller, int64 lease_ms,
 	LeState		state;
 
 	lease_look(rel, &caller->key, epoch, &state);
-	if (!lease_live(&state, epoch) ||
-		!lease_names(caller, state.row.leader_id, state.row.token))
+	if (!rule_live(&state, epoch) ||
+		!rule_names(caller, state.row.leader_id, state.row.token))
 		return false;
 
 	lease_judge_role(caller, state.row.leader_role);
@@ -251,7 +251,7 @@ lease_beat_locked(Relation rel, const LeCaller *caller, int64 lease_ms,
 		return store_beat_row(caller, &state.row, epoch);
 
 	table_check_indexes(rel);
-	state.row.expires_at = state.now + lease_length(state.row.lease_ms);
+	state.row.expires_at = state.now + rule_length(state.row.lease_ms);
 	table_update(rel, &state.row);
 	return true;
 }
@@ -288,7 +288,7 @@ lease_renew(const LeCaller *caller)
 
 	rel = lease_table_open(caller->key.relation, RowExclusiveLock);
 	lease_look_hard(rel, &caller->key, epoch, &state);
-	if (lease_worth_waiting(caller, &state, epoch))
+	if (rule_worth_waiting(caller, &state, epoch))
 		renewed = lease_beat_slowly(rel, caller, 0, epoch);
 	table_close(rel, RowExclusiveLock);
 	return renewed;
@@ -335,7 +335,7 @@ lease_begin_term(Relation rel, const LeCaller *caller, int64 lease_ms,
 	row.leader_role = caller->role;
 	row.timeline = epoch->timeline;
 	row.epoch = epoch->id;
-	row.expires_at = state->now + lease_length(lease_ms);
+	row.expires_at = state->now + rule_length(lease_ms);
 	row.created_at = GetCurrentTimestamp();
 	strlcpy(row.leader_id, caller->instance, sizeof(row.leader_id));
 
@@ -370,7 +370,7 @@ lease_challenge(Relation rel, const LeCaller *caller, int64 lease_ms,
 		 * heartbeat's share lock, or a release of ours elsewhere.
 		 */
 		lease_look(rel, &caller->key, epoch, &state);
-		return lease_worth_waiting(caller, &state, epoch) &&
+		return rule_worth_waiting(caller, &state, epoch) &&
 			lease_beat_slowly(rel, caller, lease_ms, epoch);
 	}
 
@@ -378,7 +378,7 @@ lease_challenge(Relation rel, const LeCaller *caller, int64 lease_ms,
 	if (!state.found)
 		known_timeline = table_known_timeline(rel);
 
-	if (state.now >= lease_vacant_from(&state, known_timeline, epoch))
+	if (state.now >= rule_vacant_from(&state, known_timeline, epoch))
 	{
 		lease_begin_term(rel, caller, lease_ms, &state, epoch);
 		return true;
@@ -403,7 +403,7 @@ lease_acquire(const LeCaller *caller, int64 lease_ms)
 	store_copy(&caller->key, &state.entry);
 	if (entry_usable(&state.entry, state.now))
 	{
-		if (!lease_names(caller, state.entry.leader_id, state.entry.token))
+		if (!rule_names(caller, state.entry.leader_id, state.entry.token))
 			return false;
 		if (lease_beat(caller, lease_ms, epoch) == LE_BEAT_DONE)
 			return true;
@@ -413,11 +413,11 @@ lease_acquire(const LeCaller *caller, int64 lease_ms)
 	rel = lease_table_open(caller->key.relation, RowExclusiveLock);
 	lease_look(rel, &caller->key, epoch, &state);
 
-	if (lease_worth_waiting(caller, &state, epoch) &&
+	if (rule_worth_waiting(caller, &state, epoch) &&
 		lease_beat_slowly(rel, caller, lease_ms, epoch))
 		leads = true;
-	else if (lease_live(&state, epoch) &&
-			 !lease_names(caller, state.row.leader_id, state.row.token))
+	else if (rule_live(&state, epoch) &&
+			 !rule_names(caller, state.row.leader_id, state.row.token))
 		leads = false;
 	else
 		leads = lease_challenge(rel, caller, lease_ms, epoch);
@@ -441,7 +441,7 @@ lease_release(const LeCaller *caller)
 
 	rel = lease_table_open(caller->key.relation, RowExclusiveLock);
 	lease_look_hard(rel, &caller->key, epoch, &state);
-	if (!lease_worth_waiting(caller, &state, epoch))
+	if (!rule_worth_waiting(caller, &state, epoch))
 	{
 		table_close(rel, RowExclusiveLock);
 		return false;
@@ -449,8 +449,8 @@ lease_release(const LeCaller *caller)
 
 	lock_take(LE_LOCK_LEASE, lock_id, ExclusiveLock, true);
 	lease_look(rel, &caller->key, epoch, &state);
-	ends = lease_live(&state, epoch) &&
-		lease_names(caller, state.row.leader_id, state.row.token);
+	ends = rule_live(&state, epoch) &&
+		rule_names(caller, state.row.leader_id, state.row.token);
 	if (ends)
 	{
 		lease_judge_role(caller, state.row.leader_role);
@@ -458,7 +458,7 @@ lease_release(const LeCaller *caller)
 
 		state.now = clock_now(epoch);
 		store_mark(&caller->key, &state.entry);
-		ends = lease_live(&state, epoch);
+		ends = rule_live(&state, epoch);
 	}
 
 	if (ends)
@@ -488,7 +488,7 @@ lease_check_begun(const LeCaller *caller)
 		return;
 	lease_look(rel, &caller->key, epoch, &state);
 	if (state.found && state.row.own && state.row.token == caller->token &&
-		!lease_live(&state, epoch))
+		!rule_live(&state, epoch))
 		ereport(ERROR,
 				(errcode(ERRCODE_LE_LEADERSHIP_LOST),
 				 errmsg("the lease that this transaction began on lock " INT64_FORMAT " has run out before its commit",

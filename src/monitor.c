@@ -90,15 +90,15 @@ le_leases(PG_FUNCTION_ARGS)
 		values[COL_STATE] = CStringGetTextDatum("standby");
 		if (epoch != NULL)
 		{
-			TimestampTz end = lease_vacant_from(&state, state.row.timeline,
-												epoch);
+			TimestampTz end = rule_vacant_from(&state, state.row.timeline,
+											   epoch);
 			int64		to_wall = GetCurrentTimestamp() - clock_now(epoch);
 
 			values[COL_EXPIRES_AT] = TimestampTzGetDatum(end + to_wall);
 			values[COL_REMAINING_MS] =
 				Int64GetDatum(Max(end - state.now, 0) / 1000);
 			values[COL_STATE] =
-				CStringGetTextDatum(phase_name(lease_phase(&state, epoch)));
+				CStringGetTextDatum(phase_name(rule_phase(&state, epoch)));
 
 			nulls[COL_RENEWALS] = false;
 			values[COL_RENEWALS] = Int64GetDatum(0);
@@ -150,7 +150,7 @@ longest_live_lease(Relation rel, const LeEpoch *epoch)
 
 		CHECK_FOR_INTERRUPTS();
 		if (lease_inspect(rel, ids[i], epoch, &state) &&
-			lease_live(&state, epoch))
+			rule_live(&state, epoch))
 			longest = Max(longest, state.row.lease_ms);
 	}
 	return longest;

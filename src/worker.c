@@ -73,7 +73,7 @@ sweep_list(Oid relid, int64 expired_for_ms, int limit,
 		key.lock_id = state.row.lock_id;
 		state.now = clock_now(epoch);
 		store_copy(&key, &state.entry);
-		if (!lease_is_over(&state, expired_for_ms, epoch))
+		if (!rule_over(&state, expired_for_ms, epoch))
 			continue;
 		if (used == size)
 		{
@@ -114,7 +114,7 @@ sweep_delete(Oid relid, int64 expired_for_ms, const int64 *lock_ids,
 		if (!lock_take(LE_LOCK_LEASE, key.lock_id, ExclusiveLock, false))
 			continue;
 		lease_look(rel, &key, epoch, &state);
-		if (lease_is_over(&state, expired_for_ms, epoch))
+		if (rule_over(&state, expired_for_ms, epoch))
 		{
 			transition_note(false);
 			table_delete(rel, &state.row);
