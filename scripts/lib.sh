@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What scripts/test and scripts/demo share.  Sourced, not run.
 #
 # Nothing is installed into the system except Debian packages that are
