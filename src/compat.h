@@ -48,7 +48,7 @@ compat_primary_key(Relation rel)
 static inline bool
 compat_lock_held(const LOCKTAG *tag, LOCKMODE mode)
 {
-#if PG_VERSION_NUM >= 180000
+#if PG_VERSION_NUM >= 170000
 	return LockHeldByMe(tag, mode, false);
 #else
 	return LockHeldByMe(tag, mode);
