@@ -18,6 +18,11 @@
 #error "leader_election needs PostgreSQL 15 or later"
 #endif
 
+/* 16 has moved VARDATA_ANY and its like out of postgres.h */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 /* 18 tells name and version of a module in pg_get_loaded_modules() */
 #if PG_VERSION_NUM >= 180000
 #define LE_MODULE_MAGIC \

@@ -20,6 +20,7 @@
 #include "utils/builtins.h"
 #include "utils/rel.h"
 
+#include "compat.h"
 #include "leader_election.h"
 
 PG_FUNCTION_INFO_V1(le_try_acquire);
