@@ -1,147 +1,281 @@
-# An asynchronous standby may lack the last grants of its primary.  So after a
-# promotion no old term is live, not even for the holder it names, and nobody
-# becomes leader before promotion_grace has passed; then with a larger token.
+# A standby cannot tell who leads, and says so.  When it is promoted it may
+# lack the last grants of the old primary: nobody is leader, and nobody
+# becomes it, not even the leader whom a row names, before promotion_grace
+# has passed, nor before the length of the lease that a row tells of.  That
+# holds for locks of which the promoted server has never heard, and it holds
+# over a restart, until a first term has begun on the new timeline.
+
 use strict;
 use warnings;
+
+use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+my $long = 600_000;    # outlives the test
+my $short = 1000;      # shorter than the grace
+my $middle = 3000;     # longer than the grace
+my $grace = 2000;
+
+# the locks
+my ($old, $longer, $longest, $released, $never, $lost) = 1 .. 6;
+
 my $primary = PostgreSQL::Test::Cluster->new('primary');
 $primary->init(allows_streaming => 1);
-$primary->append_conf('postgresql.conf', 'leader_election.promotion_grace = 3s');
+$primary->append_conf('postgresql.conf', qq{
+leader_election.promotion_grace = ${grace}ms
+leader_election.sweep_interval = 1h
+});
 $primary->start;
-$primary->safe_psql('postgres', 'CREATE EXTENSION leader_election');
-$primary->backup('base');
 
+# Each database notes for itself that a term has begun on a timeline.
+$primary->safe_psql('postgres', 'CREATE DATABASE other');
+$primary->safe_psql($_, 'CREATE EXTENSION leader_election')
+  foreach ('postgres', 'other');
+
+$primary->backup('backup');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
-$standby->init_from_backup($primary, 'base', has_streaming => 1);
+$standby->init_from_backup($primary, 'backup', has_streaming => 1);
 $standby->start;
-my $second = PostgreSQL::Test::Cluster->new('second');
-$second->init_from_backup($primary, 'base', has_streaming => 1);
-$second->append_conf('postgresql.conf', 'leader_election.promotion_grace = 0');
-$second->start;
+my $bold = PostgreSQL::Test::Cluster->new('bold');
+$bold->init_from_backup($primary, 'backup', has_streaming => 1);
+$bold->append_conf('postgresql.conf', 'leader_election.promotion_grace = 0');
+$bold->start;
 
-# Locks 1 and 2 have rows, lock 3 had none when the stream was lost.
+# A session that stays.  say() sends a statement and returns what it prints.
+my %session = (in => '', out => '', err => '');
+
+sub session_start
+{
+	my ($node) = @_;
+	$session{run} = IPC::Run::start(
+		[ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-f', '-' ],
+		'<', \$session{in}, '>', \$session{out}, '2>', \$session{err},
+		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+	return;
+}
+
+sub session_say
+{
+	my ($sql) = @_;
+	$session{out} = '';
+	$session{in} .= "$sql;\n\\echo done\n";
+	$session{run}->pump until $session{out} =~ s/\n?^done\n\z//m;
+	return $session{out};
+}
+
+sub sqlstate
+{
+	my ($node, $sql) = @_;
+	my (undef, undef, $err) = $node->psql('postgres', $sql,
+		extra_params => [ '-v', 'VERBOSITY=sqlstate' ]);
+	return $err =~ /ERROR:\s+(\w{5})/ ? $1 : "no error: $err";
+}
+
+# Milliseconds from the start of the epoch to that of the term.
+sub begun_after
+{
+	my ($node, $db, $lock) = @_;
+	return $node->safe_psql($db, qq{
+		SELECT extract(epoch FROM created_at - epoch_start) * 1000
+		  FROM leader_lease, le_info() WHERE id = $lock});
+}
+
+# The server's length of a lease or a grace.  The clocks' rates may differ a
+# little, hence one per mill.
+sub kept_for
+{
+	my ($ms) = @_;
+	return $ms * 33 / 32 * 0.999;
+}
+
+# What nobody can do after a promotion, whoever he is.  All in one statement:
+# it is the first call and so begins the epoch, and no slow machine lets the
+# grace run out in between.
+sub nobody_leads
+{
+	my ($node, $db, $token, $name) = @_;
+	is( $node->safe_psql($db, qq{
+			SELECT le_try_acquire($old, 'new', $long),
+				   le_try_acquire($old, 'old', $short),
+				   le_renew($old, 'old', $token),
+				   le_renew($old, 'old'),
+				   le_release($old, 'old', $token),
+				   le_is_leader($old, 'old', $token),
+				   le_leader($old) IS NULL,
+				   le_token($old, 'old') IS NULL,
+				   le_try_acquire($longest, 'old', $long),
+				   le_renew($longest, 'old'),
+				   le_try_acquire($released, 'new', $long),
+				   le_try_acquire($never, 'new', $long),
+				   (SELECT string_agg(state, ' ') FROM leader_lease)}),
+		'f|f|f|f|f|f|t|t|f|f|f|f|grace grace grace',
+		$name);
+	return;
+}
+
+my %token;
+foreach my $db ('postgres', 'other')
+{
+	is( $primary->safe_psql($db, qq{
+			SELECT le_try_acquire($old, 'old', $short);
+			SELECT le_try_acquire($longer, 'old', $middle);
+			SELECT le_try_acquire($longest, 'old', $long),
+				   le_renew($longest, 'old');
+			SELECT le_try_acquire($released, 'old', $long);
+			SELECT le_release($released, 'old');}),
+		"t\nt\nt|t\nt\nt",
+		"leases on the primary, database $db");
+	$token{$db} = $primary->safe_psql($db,
+		"SELECT token FROM leader_lease WHERE id = $old");
+}
+$primary->wait_for_catchup($_) foreach ($standby, $bold);
+
+subtest 'standby' => sub {
+	is(sqlstate($standby, "SELECT $_"), '25006', $_)
+	  foreach (
+		"le_try_acquire($longest, 'old', $long)",
+		"le_try_acquire($never, 'new')",
+		"le_renew($longest, 'old')",
+		"le_renew($never, 'new')",
+		"le_release($longest, 'old')",
+		'le_sweep()',
+		"le_is_leader($longest, 'old')",
+		"le_leader($longest)",
+		"le_token($longest, 'old')");
+
+	is( $standby->safe_psql('postgres', q{
+			SELECT epoch IS NULL, epoch_start IS NULL, timeline IS NULL,
+				   sweeper_pid IS NULL, entries, version <> ''
+			  FROM le_info()}),
+		't|t|t|t|0|t',
+		'le_info answers and knows no epoch');
+	is( $standby->safe_psql('postgres', q{
+			SELECT id, leader_id, state, lease_ms, expires_at IS NULL,
+				   remaining_ms IS NULL, renewed_at IS NULL
+			  FROM leader_lease ORDER BY id}),
+		"$old|old|standby|$short|t|t|t\n"
+		  . "$longer|old|standby|$middle|t|t|t\n"
+		  . "$longest|old|standby|$long|t|t|t",
+		'leader_lease shows terms without an end');
+};
+
+# The standby misses a grant.
+$standby->stop;
 is( $primary->safe_psql('postgres',
-		"SELECT le_try_acquire(1, 'old', 1000), le_try_acquire(2, 'old', 6000), le_renew(2, 'old')"),
-	't|t|t',
-	'leaders on the primary');
-my $token = $primary->safe_psql('postgres', "SELECT token FROM leader_lease WHERE id = 2");
-$primary->wait_for_catchup($_) for ($standby, $second);
-
-# ---------------------------------------------------------------------
-# On a standby the functions that speak of a lease refuse, those that show
-# the server do not.
-# ---------------------------------------------------------------------
-
-for my $call (
-	"le_try_acquire(1, 'old', 1000)", "le_try_acquire(9, 'new', 1000)",
-	"le_renew(1, 'old')", "le_release(1, 'old')",
-	"le_is_leader(1, 'old')", "le_leader(1)",
-	"le_token(1, 'old')", "le_sweep()")
-{
-	my ($status, $out, $error) =
-	  $standby->psql('postgres', "\\set VERBOSITY verbose\nSELECT $call");
-	like($error, qr/ERROR:  25006: cannot execute le_\w+\(\) during recovery/,
-		"standby: $call");
-}
-is( $standby->safe_psql('postgres',
-		'SELECT id, leader_id, state, expires_at, remaining_ms, lease_ms FROM leader_lease ORDER BY id'),
-	"1|old|standby|||1000\n2|old|standby|||6000",
-	'standby: the view answers');
-is( $standby->safe_psql('postgres',
-		'SELECT version, epoch IS NULL, timeline IS NULL, sweeper_pid IS NULL FROM le_info()'),
-	'1.0|t|t|t',
-	'standby: le_info() answers');
-
-# ---------------------------------------------------------------------
-# The primary is lost.
-# ---------------------------------------------------------------------
-
+		"SELECT le_try_acquire($lost, 'old', $short)"),
+	't',
+	'a grant that the standby never hears of');
+my $lost_token =
+  $primary->safe_psql('postgres', "SELECT token FROM leader_lease WHERE id = $lost");
 $primary->stop('immediate');
-$standby->promote;
+$standby->start;
 
-# Seconds from the epoch's start to the start of a lock's term
-sub waited
-{
-	my ($node, $id) = @_;
-	return $node->safe_psql('postgres',
-		"SELECT extract(epoch FROM created_at - epoch_start)
-		FROM leader_lease, le_info() WHERE id = $id");
-}
+subtest 'promotion with a grace' => sub {
+	session_start($standby);
+	is(session_say('SELECT epoch IS NULL FROM le_info()'),
+		't', 'a session on the standby');
 
-# One statement, so that all of it is within the grace; its first call is the
-# first after the promotion, and begins the epoch.
-is( $standby->safe_psql('postgres',
-		"SELECT le_leader(1) IS NULL, le_leader(2) IS NULL,
-			le_renew(2, 'old', $token), le_try_acquire(2, 'old', 6000), le_release(2, 'old'),
-			le_try_acquire(1, 'new', 1000), le_try_acquire(2, 'new', 1000), le_try_acquire(3, 'new', 1000),
-			le_sweep(0),
-			(SELECT string_agg(id || ' ' || state, ', ' ORDER BY id) FROM leader_lease)"),
-	't|t|f|f|f|f|f|f|0|1 grace, 2 grace',
-	'promoted: nobody leads, nobody gets in, not even the old leader');
-is($standby->safe_psql('postgres', 'SELECT timeline FROM le_info()'),
-	2, 'on a new timeline');
+	$standby->promote;
 
-ok( $standby->poll_query_until('postgres', "SELECT le_try_acquire(3, 'new', 600000)"),
-	'a lock without a row is taken at last');
-cmp_ok(waited($standby, 3), '>=', 3 * 33 / 32, 'but not before the grace');
-ok( $standby->poll_query_until('postgres', "SELECT le_try_acquire(1, 'new', 600000)"),
-	'so is one whose lease is shorter than the grace');
-cmp_ok(waited($standby, 1), '>=', 3 * 33 / 32, 'but not before the grace');
-ok( $standby->poll_query_until('postgres', "SELECT le_try_acquire(2, 'new', 600000)"),
-	'so is one whose lease is longer');
-cmp_ok(waited($standby, 2), '>=', 6 * 33 / 32, 'but not before its own length');
-is( $standby->safe_psql('postgres',
-		"SELECT le_token(2, 'new') > $token, le_renew(2, 'old', $token), le_renew(2, 'new')"),
-	't|f|t',
-	'the token has grown, the deposed leader is refused');
+	nobody_leads($standby, 'postgres', $token{postgres},
+		'nobody leads, and nobody becomes leader');
+	is( $standby->safe_psql('postgres',
+			"SELECT le_try_acquire($lost, 'new', $long)"),
+		'f',
+		'nor where a grant was lost');
+	is( session_say(
+			"SELECT timeline, le_try_acquire($never, 'new') FROM le_info()"),
+		'2|f',
+		'the session has noticed');
+	$session{in} .= "\\q\n";
+	$session{run}->finish;
+	is($session{err}, '', 'without an error');
 
-# Now that a term has begun on this timeline, a restart is only a restart.
-$standby->restart;
-is( $standby->safe_psql('postgres',
-		"SELECT le_leader(2), le_renew(2, 'new'), le_try_acquire(4, 'new', 600000)"),
-	'new|t|t',
-	'a restart on the new timeline brings no grace');
+	foreach my $lock ($old, $released, $never, $lost)
+	{
+		ok( $standby->poll_query_until('postgres',
+				"SELECT le_try_acquire($lock, 'new', $long)"),
+			"lock $lock has a leader again");
+		cmp_ok(begun_after($standby, 'postgres', $lock),
+			'>=', kept_for($grace), 'not before the grace has passed');
+	}
+	cmp_ok(
+		$standby->safe_psql('postgres', "SELECT le_token($old, 'new')"),
+		'>', $token{postgres}, 'its token is larger than the old one');
+	cmp_ok(
+		$standby->safe_psql('postgres', "SELECT le_token($lost, 'new')"),
+		'>', $lost_token, 'and than one that was lost');
+	is( $standby->safe_psql('postgres', qq{
+			SELECT le_renew($old, 'old', $token{postgres}),
+				   le_renew($old, 'old'),
+				   le_renew($lost, 'old', $lost_token),
+				   le_renew($old, 'new')}),
+		'f|f|f|t',
+		'the old leaders are deposed');
 
-# ---------------------------------------------------------------------
-# promotion_grace = 0, for clusters that promote only synchronous standbys
-# ---------------------------------------------------------------------
+	ok( $standby->poll_query_until('postgres',
+			"SELECT le_try_acquire($longer, 'new', $long)"),
+		'a lease longer than the grace is replaced');
+	cmp_ok(begun_after($standby, 'postgres', $longer),
+		'>=', kept_for($middle), 'not before its own length has passed');
 
-$second->promote;
-is( $second->safe_psql('postgres',
-		"SELECT le_leader(2) IS NULL, le_renew(2, 'old', $token), le_try_acquire(2, 'new', 1000),
-			le_try_acquire(1, 'new', 1000), le_try_acquire(3, 'new', 600000)"),
-	't|f|f|f|t',
-	'no grace: a lock without a row is vacant, one with a row is not yet');
-ok( $second->poll_query_until('postgres', "SELECT le_try_acquire(2, 'new', 600000)"),
-	'the other is taken at last');
-cmp_ok(waited($second, 2), '>=', 6 * 33 / 32, 'one lease after the promotion, nothing sooner');
+	is( $standby->safe_psql('postgres', qq{
+			SELECT le_try_acquire($longest, 'new'),
+				   le_try_acquire($longest, 'old', $long),
+				   le_renew($longest, 'old'), le_leader($longest) IS NULL;
+			SELECT state FROM leader_lease WHERE id = $longest;}),
+		"f|f|f|t\ngrace",
+		'a very long one is still waited for');
+};
 
-# ---------------------------------------------------------------------
-# The grace is not forgotten by a restart before the first new term.
-# ---------------------------------------------------------------------
+subtest 'restart after the promotion' => sub {
+	my $new_token =
+	  $standby->safe_psql('postgres', "SELECT le_token($old, 'new')");
 
-my $third = PostgreSQL::Test::Cluster->new('third');
-$third->init_from_backup($primary, 'base', has_streaming => 0);
-$third->append_conf('postgresql.conf', 'leader_election.promotion_grace = 600s');
-$third->set_standby_mode;
-$third->start;
-$third->promote;
-is( $third->safe_psql('postgres', "SELECT le_try_acquire(1, 'new', 1000)"),
-	'f', 'grace after a promotion');
-$third->restart;
-is( $third->safe_psql('postgres', "SELECT le_try_acquire(1, 'new', 1000)"),
-	'f', 'and again after a restart on the new timeline');
-$third->append_conf('postgresql.conf', 'leader_election.promotion_grace = 100ms');
-$third->reload;
-ok( $third->poll_query_until('postgres', "SELECT le_try_acquire(1, 'new', 600000)"),
-	'a term begins');
-is( $third->safe_psql('postgres', "SELECT le_release(1, 'new')"), 't', 'and ends');
-$third->append_conf('postgresql.conf', 'leader_election.promotion_grace = 600s');
-$third->restart;
-is( $third->safe_psql('postgres', "SELECT le_try_acquire(1, 'new', 1000)"),
-	't', 'from then on a restart brings no grace');
+	$standby->restart;
+
+	nobody_leads($standby, 'other', $token{other},
+		'where no term has begun on the new timeline, the grace begins anew');
+	is( $standby->safe_psql('postgres', qq{
+			SELECT le_try_acquire(99, 'new', $long),
+				   le_renew($old, 'new', $new_token),
+				   le_try_acquire($longest, 'new')}),
+		't|t|f',
+		'where one has, it imposes nothing on vacant locks');
+
+	ok( $standby->poll_query_until('other',
+			"SELECT le_try_acquire($never, 'new', $long)"),
+		'a leader after the grace');
+	cmp_ok(begun_after($standby, 'other', $never),
+		'>=', kept_for($grace), 'not before it has passed');
+	is( $standby->safe_psql('other',
+			"SELECT le_try_acquire($released, 'new', $long)"),
+		't',
+		'then the next one too');
+};
+$standby->stop;
+
+subtest 'promotion without a grace' => sub {
+	$bold->promote;
+
+	is( $bold->safe_psql('postgres', qq{
+			SELECT le_try_acquire($released, 'new', $long),
+				   le_try_acquire($never, 'new', $long);
+			SELECT le_try_acquire($longer, 'new', $long),
+				   le_renew($longer, 'old'),
+				   le_try_acquire($longer, 'old', $middle),
+				   le_leader($longer) IS NULL,
+				   (SELECT state FROM leader_lease WHERE id = $longer)}),
+		"t|t\nf|f|f|t|grace",
+		'vacant locks have leaders at once, the others have none');
+	ok( $bold->poll_query_until('postgres',
+			"SELECT le_try_acquire($longer, 'new', $long)"),
+		'a leader again');
+	cmp_ok(begun_after($bold, 'postgres', $longer),
+		'>=', kept_for($middle), 'not before the old lease has passed');
+};
+$bold->stop;
 
 done_testing();

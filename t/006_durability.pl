@@ -1,0 +1,148 @@
+# A term of which a synchronous standby has not heard is none: a failover
+# would forget it, and somebody else would lead.  So a transition waits for
+# the standby even in a session that has synchronous_commit switched off, and
+# that setting stays as it was.  A heartbeat and a refused attempt have
+# nothing to wait for.
+
+use strict;
+use warnings;
+
+use IPC::Run;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $long = 600_000;    # outlives the test
+
+my $primary = PostgreSQL::Test::Cluster->new('primary');
+$primary->init(allows_streaming => 1);
+$primary->append_conf('postgresql.conf',
+	'leader_election.sweep_interval = 1h');
+$primary->start;
+$primary->safe_psql('postgres', q{
+	CREATE EXTENSION leader_election;
+	CREATE TABLE note (id int);});
+is( $primary->safe_psql('postgres', qq{
+		SELECT le_try_acquire(1, 'a', $long), le_renew(1, 'a');
+		SELECT le_try_acquire(2, 'a', $long);
+		SELECT le_try_acquire(3, 'a', $long);}),
+	"t|t\nt\nt",
+	'leases');
+
+$primary->backup('backup');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($primary, 'backup', has_streaming => 1);
+$standby->start;
+$primary->append_conf('postgresql.conf',
+	"synchronous_standby_names = 'standby'");
+$primary->reload;
+$primary->poll_query_until('postgres',
+	"SELECT sync_state = 'sync' FROM pg_stat_replication")
+  or die 'the standby did not become synchronous';
+$standby->stop;
+
+# Sessions that must wait: what they do, and what they print then.
+my %waits = (
+	off => [
+		"t\noff\n",
+		'SET synchronous_commit = off',
+		"SELECT le_try_acquire(11, 'a', $long)",
+		'SHOW synchronous_commit'
+	],
+	local => [
+		"t\nlocal\n",
+		'SET synchronous_commit = local',
+		"SELECT le_try_acquire(12, 'a', $long)",
+		'SHOW synchronous_commit'
+	],
+	release => [
+		"t\noff\n",
+		'SET synchronous_commit = off',
+		"SELECT le_release(3, 'a')",
+		'SHOW synchronous_commit'
+	],
+	block => [
+		"t\nlocal\n",
+		'SET synchronous_commit = local',
+		'SET leader_election.allow_in_transaction = on',
+		'BEGIN',
+		'SET LOCAL synchronous_commit = off',
+		"SELECT le_try_acquire(13, 'a', $long)",
+		'COMMIT',
+		'SHOW synchronous_commit'
+	]);
+my %session;
+
+foreach my $name (sort keys %waits)
+{
+	my (undef, @statements) = @{ $waits{$name} };
+	my %new = (out => '', err => '');
+	$session{$name} = \%new;
+	$new{run} = IPC::Run::start(
+		[
+			'psql', '-XAtq', '-d',
+			$primary->connstr('postgres') . " application_name=$name",
+			map { ('-c', $_) } @statements
+		],
+		'>', \$new{out}, '2>', \$new{err},
+		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+}
+ok( $primary->poll_query_until('postgres',
+		"SELECT wait_event = 'SyncRep' FROM pg_stat_activity
+		  WHERE application_name = '$_'"),
+	"transition waits: $_")
+  foreach (sort keys %waits);
+
+# What does not wait is done without the warning that a cancelled wait gives.
+sub does_not_wait
+{
+	my ($sql, $expected, $name) = @_;
+	my ($rc, $out, $err) = $primary->psql('postgres',
+		"SET statement_timeout = '30s'; $sql");
+	is("$out$err", $expected, $name);
+	return;
+}
+
+does_not_wait("SELECT le_renew(1, 'a'), le_try_acquire(1, 'a', $long)",
+	't|t', 'a heartbeat does not wait');
+does_not_wait("SELECT le_renew(2, 'a')",
+	't', 'nor does the first one of a term');
+does_not_wait(
+	"BEGIN; SELECT le_renew(1, 'a'); COMMIT", 't',
+	'nor does its transaction');
+does_not_wait("SELECT le_try_acquire(1, 'b'), le_try_acquire(2, 'b')",
+	'f|f', 'nor a refused attempt');
+does_not_wait(
+	"SELECT le_try_acquire(11, 'b'), le_try_acquire(3, 'b')", 'f|f',
+	'nor one at a lock whose transition waits');
+does_not_wait(
+	"SET synchronous_commit = off; INSERT INTO note VALUES (1)", '',
+	'nor anything else that is committed asynchronously');
+is( $primary->safe_psql('postgres',
+		"SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"),
+	scalar(keys %waits),
+	'the transitions still wait');
+
+$standby->start;
+foreach my $name (sort keys %waits)
+{
+	my ($expected) = @{ $waits{$name} };
+	$session{$name}{run}->finish;
+	is($session{$name}{out}, $expected,
+		"the standby is back, done, and the setting is as before: $name");
+	is($session{$name}{err}, '', 'without a warning');
+}
+$primary->wait_for_catchup($standby);
+is( $standby->safe_psql('postgres',
+		q{SELECT string_agg(id::text, ' ' ORDER BY id) FROM leader_lease}),
+	'1 2 11 12 13',
+	'the standby knows of them');
+is( $primary->safe_psql('postgres', q{
+		SELECT le_leader(11), le_leader(12), le_leader(13),
+			   le_leader(3) IS NULL}),
+	'a|a|a|t',
+	'the transitions have happened');
+
+$standby->stop;
+$primary->stop;
+done_testing();
