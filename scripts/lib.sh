@@ -1,27 +1,43 @@
 # shellcheck shell=bash
 # What scripts/test and scripts/demo share.  Sourced, not run.
 #
-# Nothing is installed into the system except Debian packages that are
-# missing: the server's files are copied into a temporary directory, where
-# PostgreSQL finds its own parts relative to its programs, and the extension
-# is built and installed there.
+# The system stays as it is, but for Debian packages that were missing: the
+# server's files are copied into a temporary directory, where PostgreSQL finds
+# its own parts relative to its programs, and the extension is built there and
+# installed into that copy.
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+missing=()           # Debian packages to install
+lists_are_fresh=     # apt-get update has run
+saved_conf=          # the copy of createcluster.conf, while ours is in place
+work=                # the temporary directory
+user=                # who owns it, the servers and the tests: never root
+as_user=()           # put before a command: run it as $user, in $work
+bin=                 # the programs of the server's copy
+
+# The caller's settings are for the caller's servers.
+for variable in "${!PG@}" MAKEFLAGS MAKELEVEL MFLAGS; do
+	[ "$variable" = PG_CONFIG ] || unset "$variable"
+done
 
 die() {
 	echo "${0##*/}: $*" >&2
 	exit 1
 }
 
-# The version of PostgreSQL that this machine has or, if it has none, offers.
-server_version() {
-	local version
-	version=$(find /usr/lib/postgresql -mindepth 3 -maxdepth 3 -path '*/bin/postgres' 2> /dev/null |
-		awk -F/ '$5 >= 15 { print $5 }' | sort -n | tail -n 1)
-	if [ -z "$version" ]; then
-		version=$(apt-cache depends postgresql 2> /dev/null | sed -n 's/.*Depends: postgresql-\([0-9]*\)$/\1/p')
+# ---- Users ----
+
+# Make $work.  PostgreSQL refuses to run as root, so root's servers belong to
+# nobody, who cannot touch a cluster that the machine may have.
+make_work() {
+	user=$(id -un)
+	[ "$user" != root ] || user=nobody
+	work=$(mktemp -d /tmp/le.XXXXXX)    # short: it is in the sockets' paths
+	chmod 755 "$work"
+	as_user=(env -C "$work" HOME="$work" TMPDIR="$work")
+	if [ "$(id -u)" = 0 ]; then
+		as_user=(setpriv "--reuid=$user" "--regid=$(id -g "$user")" --init-groups "${as_user[@]}")
 	fi
-	echo "$version"
 }
 
 as_root() {
@@ -32,142 +48,204 @@ as_root() {
 	fi
 }
 
-# Install packages, telling what they are; a server that comes with them must
-# not start a cluster of its own.
+# ---- Packages ----
+
+# Note a package as missing if a command fails that needs it.
+need() {
+	local package=$1
+	shift
+	"$@" > /dev/null 2>&1 || missing+=("$package")
+}
+
+can_install() {
+	command -v apt-get > /dev/null && as_root true 2> /dev/null
+}
+
+apt_get() {
+	as_root env DEBIAN_FRONTEND=noninteractive timeout 1200 \
+		apt-get -y -q -o DPkg::Lock::Timeout=300 "$@" >> "$work/apt.log" 2>&1 < /dev/null
+}
+
+update_lists() {
+	[ -z "$lists_are_fresh" ] || return 0
+	apt_get update || true    # if this matters, the installation tells
+	lists_are_fresh=yes
+}
+
 apt_install() {
-	if [ "$(id -u)" != 0 ] && ! sudo -n true 2> /dev/null; then
-		echo "Missing: $*" >&2
-		die "please run: sudo apt-get update && sudo apt-get install -y --no-install-recommends $*"
-	fi
-	echo "installing $*"
-	local config=/etc/postgresql-common/createcluster.conf made=
-	if [ ! -e "$config" ]; then
-		as_root mkdir -p "${config%/*}"
-		echo 'create_main_cluster = false' | as_root tee "$config" > /dev/null
-		made=yes
-	fi
-	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-		-o Dpkg::Options::=--force-confold "$@" > "$work/apt.log" 2>&1 < /dev/null || {
+	update_lists
+	apt_get install --no-install-recommends "$@" || {
 		cat "$work/apt.log" >&2
 		die "could not install $*"
 	}
-	if [ -n "$made" ]; then
-		as_root rm -f "$config"
-	fi
 }
 
-# Set $pg_config to the server to use, after installing what is missing.
-# Arguments: further Debian packages, as name=file-that-shows-it-is-there.
-need_packages() {
-	local missing=() pair version
-	for pair in make=/usr/bin/make gcc=/usr/bin/gcc "$@"; do
-		[ -e "${pair#*=}" ] || missing+=("${pair%%=*}")
-	done
+# Debian's server packages make and start a cluster "main" when they are
+# installed.  Nobody asked for one here.
+forbid_main_cluster() {
+	local conf=/etc/postgresql-common/createcluster.conf
+	apt_install postgresql-common    # brings the file
+	as_root cp -p "$conf" "$work/createcluster.conf"
+	saved_conf=$work/createcluster.conf
+	echo 'create_main_cluster = false' | as_root tee -a "$conf" > /dev/null
+}
+
+restore_createcluster_conf() {
+	[ -n "$saved_conf" ] || return 0
+	as_root cp -p "$saved_conf" /etc/postgresql-common/createcluster.conf
+	saved_conf=
+}
+
+install_missing() {
+	[ ${#missing[@]} -gt 0 ] || return 0
+	if ! can_install; then
+		echo "Not installed: ${missing[*]}" >&2
+		die "please run: sudo apt-get update && sudo apt-get install -y --no-install-recommends ${missing[*]}"
+	fi
+	echo "installing ${missing[*]}"
+	case " ${missing[*]}" in
+		*' postgresql-'[0-9]*) forbid_main_cluster ;;
+	esac
+	apt_install "${missing[@]}"
+	restore_createcluster_conf
+}
+
+# ---- The server and the extension ----
+
+installed_version() {
+	find /usr/lib/postgresql -path '*/bin/postgres' 2> /dev/null | cut -d / -f 5 | sort -n | tail -n 1
+}
+
+offered_version() {
+	apt-cache depends postgresql 2> /dev/null | sed -n 's/.*Depends: postgresql-\([0-9]*\)$/\1/p'
+}
+
+# Set $server_bin to the directory of the server's programs and note what is
+# missing to build for it: PG_CONFIG's, the newest installed, Debian's.
+need_server() {
+	need make command -v make
+	need gcc command -v gcc
+	need libc6-dev test -e /usr/include/stdlib.h
 	if [ -n "${PG_CONFIG:-}" ]; then
-		pg_config=$PG_CONFIG
-		[ -x "$pg_config" ] || die "PG_CONFIG=$pg_config is not a program"
-	else
-		version=$(server_version)
-		if [ -z "$version" ]; then
-			as_root apt-get update -qq > /dev/null 2>&1 || true
-			version=$(server_version)
-		fi
-		[ -n "$version" ] || die "neither a PostgreSQL server nor a Debian package of one was found"
-		pg_config=/usr/lib/postgresql/$version/bin/pg_config
-		[ -e "/usr/lib/postgresql/$version/bin/postgres" ] || missing+=("postgresql-$version")
-		[ -e "/usr/include/postgresql/$version/server/postgres.h" ] || missing+=("postgresql-server-dev-$version")
+		server_bin=$("$PG_CONFIG" --bindir) || die "PG_CONFIG=$PG_CONFIG does not work"
+		[ -x "$server_bin/postgres" ] || die "there is no server in $server_bin"
+		[ -e "$("$PG_CONFIG" --pgxs)" ] || die "the files to build extensions for $server_bin are not installed"
+		return
 	fi
-	if [ ${#missing[@]} -gt 0 ]; then
-		if [ "$(id -u)" = 0 ] || sudo -n true 2> /dev/null; then
-			as_root apt-get update -qq > /dev/null 2>&1 || true
-		fi
-		apt_install "${missing[@]}"
+
+	local version
+	version=$(installed_version) || true
+	if [ -z "$version" ]; then
+		! can_install || update_lists
+		version=$(offered_version) || true
 	fi
+	if [ -z "$version" ]; then
+		missing+=(postgresql postgresql-server-dev-all)
+		! can_install || die "found neither a PostgreSQL server nor a package of one; set PG_CONFIG"
+		return
+	fi
+	server_bin=/usr/lib/postgresql/$version/bin
+	need "postgresql-$version" test -e "$server_bin/postgres"
+	need "postgresql-server-dev-$version" test -e "/usr/include/postgresql/$version/server/postgres.h"
 }
 
-# Run a command as the user that owns the servers: not root.
-as_user() {
-	if [ "$(id -u)" = 0 ]; then
-		runuser -u "$user" -- "$@"
-	else
-		"$@"
-	fi
-}
-
-# Make $work, a temporary directory of the unprivileged user's.
-make_work() {
-	user=$(id -un)
-	if [ "$user" = root ]; then
-		user=nobody
-	fi
-	work=$(mktemp -d /tmp/le.XXXXXX)
-	chmod 755 "$work"
-}
-
-# Copy the server into $work and build the extension there; sets $bin.
-build() {
-	local from root
-	from=$("$pg_config" --bindir)
-	root=$work/server
-	mkdir -p "$root"
-	case $from in
-		/usr/lib/postgresql/*)
-			local version=${from#/usr/lib/postgresql/}
-			version=${version%%/*}
-			mkdir -p "$root/usr/lib/postgresql" "$root/usr/share/postgresql" "$root/usr/include"
-			cp -a "/usr/lib/postgresql/$version" "$root/usr/lib/postgresql/"
-			cp -a "/usr/share/postgresql/$version" "$root/usr/share/postgresql/"
-			cp -a /usr/include/postgresql "$root/usr/include/"
-			bin=$root/usr/lib/postgresql/$version/bin
+# Copy the server into $work and set $bin.
+copy_server() {
+	local copy=$work/server version
+	mkdir "$copy"
+	case $server_bin in
+		/usr/lib/postgresql/*/bin)
+			version=${server_bin#/usr/lib/postgresql/}
+			version=${version%/bin}
+			mkdir -p "$copy/usr/lib/postgresql" "$copy/usr/share/postgresql" "$copy/usr/include"
+			cp -a "/usr/lib/postgresql/$version" "$copy/usr/lib/postgresql/"
+			cp -a "/usr/share/postgresql/$version" "$copy/usr/share/postgresql/"
+			cp -a /usr/include/postgresql "$copy/usr/include/"
+			bin=$copy$server_bin
+			;;
+		/bin | /usr/bin)
+			die "cannot copy a server that is not in a directory of its own: $server_bin"
 			;;
 		*)
-			cp -a "${from%/bin}/." "$root/"
-			bin=$root/bin
+			cp -a "${server_bin%/*}/." "$copy/"
+			bin=$copy/${server_bin##*/}
 			;;
 	esac
+}
 
+# The files of the checkout, the changed and the new ones too, but nothing
+# that is ignored: what somebody built for another server must not be used.
+list_sources() {
+	local file
+	git -c safe.directory="$top" -C "$top" ls-files -z --cached --others --exclude-standard |
+		while IFS= read -r -d '' file; do
+			[ ! -e "$top/$file" ] || printf '%s\0' "$file"    # deleted, not committed
+		done
+}
+
+copy_sources() {
 	mkdir "$work/src"
-	if git -C "$top" rev-parse --git-dir > /dev/null 2>&1; then
-		(cd "$top" && git ls-files -z --cached --others --exclude-standard |
-			while IFS= read -r -d '' file; do [ ! -e "$file" ] || printf '%s\0' "$file"; done |
-			tar --null -T - -cf -) | tar -xf - -C "$work/src"
+	if [ -e "$top/.git" ] && command -v git > /dev/null; then
+		list_sources | tar -C "$top" --null -T - -cf - | tar -C "$work/src" -xf -
 	else
-		(cd "$top" && tar -cf - .) | tar -xf - -C "$work/src"
+		tar -C "$top" --exclude=./.git --exclude='*.o' --exclude='*.bc' --exclude='*.so' -cf - . |
+			tar -C "$work/src" -xf -
 	fi
-	if [ "$(id -u)" = 0 ]; then
-		chown -R "$user" "$work"
-	fi
+}
 
+# Copy server and sources, build with warnings as errors, install into the copy.
+build() {
+	copy_server
+	copy_sources
+	[ "$(id -u)" != 0 ] || chown -R "$user:" "$work"
 	echo "building for $("$bin/postgres" --version)"
-	as_user make -s -C "$work/src" PG_CONFIG="$bin/pg_config" with_llvm=no COPT=-Werror all install > "$work/build.log" 2>&1 || {
+	"${as_user[@]}" make -s -C "$work/src" PG_CONFIG="$bin/pg_config" with_llvm=no COPT=-Werror install \
+		> "$work/build.log" 2>&1 < /dev/null || {
 		cat "$work/build.log" >&2
 		die "the build failed"
 	}
 }
 
-# Make a cluster in $work/$1 with an untouched configuration, but for the
-# settings given as further arguments, and start it on a unix socket in $work.
-start_cluster() {
-	local name=$1 port=$2 setting
-	shift 2
-	as_user "$bin/initdb" -D "$work/$name" -U postgres -A trust -E UTF8 --no-locale -N > "$work/$name.initdb" ||
-		die "initdb failed, see $work/$name.initdb"
-	for setting in "$@"; do
-		echo "$setting" | as_user tee -a "$work/$name/postgresql.conf" > /dev/null
-	done
-	start_server "$name" "$port"
+# ---- Clusters ----
+
+# Make the cluster $work/$1, its configuration untouched but for the lines
+# given as further arguments.
+make_cluster() {
+	local name=$1
+	shift
+	"${as_user[@]}" "$bin/initdb" -D "$work/$name" -U postgres -A trust -E UTF8 --no-locale --no-sync \
+		> "$work/$name.initdb" 2>&1 || {
+		cat "$work/$name.initdb" >&2
+		die "initdb failed"
+	}
+	[ $# -eq 0 ] || printf '%s\n' "$@" >> "$work/$name/postgresql.conf"
 }
 
+# Start the cluster $1, reachable only through a socket in $work.
 start_server() {
-	as_user "$bin/pg_ctl" -D "$work/$1" -w -s -l "$work/$1.log" \
-		-o "-p $2 -c listen_addresses='' -c unix_socket_directories='$work'" start < /dev/null ||
-		{
-			tail -n 20 "$work/$1.log" >&2
-			die "the server did not start"
-		}
+	local name=$1 port=$2
+	"${as_user[@]}" "$bin/pg_ctl" -D "$work/$name" -w -s -l "$work/$name.log" \
+		-o "-p $port -c listen_addresses='' -c unix_socket_directories='$work'" start < /dev/null || {
+		tail -n 30 "$work/$name.log" >&2
+		die "the server did not start"
+	}
 }
 
 stop_server() {
-	[ ! -e "$work/$1/postmaster.pid" ] ||
-		as_user "$bin/pg_ctl" -D "$work/$1" -w -s -m "${2:-fast}" stop < /dev/null > /dev/null 2>&1 || true
+	"${as_user[@]}" "$bin/pg_ctl" -D "$work/$1" -w -s -m "$2" stop < /dev/null
+}
+
+# Stop every server whose data are in $work, those of the TAP tests too.
+stop_servers() {
+	local file
+	find "$work" -name postmaster.pid | while IFS= read -r file; do
+		"${as_user[@]}" "$bin/pg_ctl" -D "${file%/*}" -w -s -m immediate stop < /dev/null || true
+	done
+}
+
+# Leave nothing behind.
+clean_up() {
+	restore_createcluster_conf
+	[ -z "$bin" ] || stop_servers
+	rm -rf "$work"
 }
