@@ -8,9 +8,11 @@
 use strict;
 use warnings;
 
-use IPC::Run;
+use FindBin;
+use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Session;
 use Test::More;
 
 my $long = 600_000;    # outlives the test
@@ -42,28 +44,6 @@ my $bold = PostgreSQL::Test::Cluster->new('bold');
 $bold->init_from_backup($primary, 'backup', has_streaming => 1);
 $bold->append_conf('postgresql.conf', 'leader_election.promotion_grace = 0');
 $bold->start;
-
-# A session that stays.  say() sends a statement and returns what it prints.
-my %session = (in => '', out => '', err => '');
-
-sub session_start
-{
-	my ($node) = @_;
-	$session{run} = IPC::Run::start(
-		[ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-f', '-' ],
-		'<', \$session{in}, '>', \$session{out}, '2>', \$session{err},
-		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
-	return;
-}
-
-sub session_say
-{
-	my ($sql) = @_;
-	$session{out} = '';
-	$session{in} .= "$sql;\n\\echo done\n";
-	$session{run}->pump until $session{out} =~ s/\n?^done\n\z//m;
-	return $session{out};
-}
 
 sub sqlstate
 {
@@ -173,8 +153,8 @@ $primary->stop('immediate');
 $standby->start;
 
 subtest 'promotion with a grace' => sub {
-	session_start($standby);
-	is(session_say('SELECT epoch IS NULL FROM le_info()'),
+	my $session = Session->new($standby->connstr('postgres'));
+	is($session->say('SELECT epoch IS NULL FROM le_info()'),
 		't', 'a session on the standby');
 
 	$standby->promote;
@@ -185,13 +165,11 @@ subtest 'promotion with a grace' => sub {
 			"SELECT le_try_acquire($lost, 'new', $long)"),
 		'f',
 		'nor where a grant was lost');
-	is( session_say(
+	is( $session->say(
 			"SELECT timeline, le_try_acquire($never, 'new') FROM le_info()"),
 		'2|f',
 		'the session has noticed');
-	$session{in} .= "\\q\n";
-	$session{run}->finish;
-	is($session{err}, '', 'without an error');
+	$session->quit;
 
 	foreach my $lock ($old, $released, $never, $lost)
 	{

@@ -222,6 +222,55 @@ subtest 'the database is copied and dropped' => sub {
 	sweeper_gone('busy', 'the sweeper has left');
 };
 
+subtest 'all worker slots are taken' => sub {
+	$node->append_conf('postgresql.conf', q{
+max_worker_processes = 1
+max_logical_replication_workers = 0
+});
+	$node->restart;
+	acquires('one', 31, 'acquisition');
+	my $pid = sweeper_runs('one', 'takes the only slot for its sweeper');
+
+	my $offset = -s $node->logfile;
+	acquires('two', $_, "acquisition $_ in another database")
+	  foreach (31 .. 33);
+	$node->safe_psql('postgres', 'SELECT');
+	like(
+		slurp_file($node->logfile, $offset),
+		qr/LOG: .*could not start the sweeper of leader_election/,
+		'goes on without a sweeper');
+	is($node->safe_psql('two', "SELECT le_renew(31, 'a'), le_sweep(0)"),
+		't|0', 'so do a heartbeat and a sweep by hand');
+
+	$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+	sweeper_gone('one', 'the slot becomes free');
+	ok( $node->poll_query_until('two', q{
+			SELECT le_release(31, 'a') IS NOT NULL
+				   AND le_try_acquire(31, 'a', 600000)
+				   AND sweeper_pid IS NOT NULL FROM le_info()}),
+		'and the next transition takes it');
+};
+
+subtest 'is killed' => sub {
+	my $pid = sweeper_runs('two', 'a sweeper');
+	my $token = $node->safe_psql('two', q{SELECT le_token(32, 'a')});
+	$node->append_conf('postgresql.conf', 'restart_after_crash = on');
+	$node->reload;
+
+	my $offset = -s $node->logfile;
+	is(kill('KILL', $pid), 1, 'killed');
+	$node->wait_for_log(qr/all server processes terminated; reinitializing/,
+		$offset);
+	$node->poll_query_until('postgres', 'SELECT 1', '1')
+	  or die 'the server did not come back';
+	is( $node->safe_psql('two',
+			"SELECT le_renew(32, 'a', $token), le_try_acquire(32, 'b')"),
+		't|f',
+		'the server restarts, and the leader leads on');
+	acquires('two', 34, 'next acquisition');
+	isnt(sweeper_runs('two', 'another comes'), $pid, 'which is a new one');
+};
+
 subtest 'no worker can run' => sub {
 	$node->append_conf('postgresql.conf', 'max_worker_processes = 0');
 	$node->stop;

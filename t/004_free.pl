@@ -7,8 +7,11 @@
 use strict;
 use warnings;
 
+use FindBin;
+use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Session;
 use Test::More;
 
 my $long = 600_000;    # outlives the test
@@ -153,6 +156,21 @@ subtest 'locks' => sub {
 			ROLLBACK;}),
 		"f|f|\n0\nt",
 		'and nobody keeps a lock on a lease that he has not changed');
+};
+
+# What an open snapshot may still need cannot be vacuumed away, so a renewal
+# that is an UPDATE makes a table grow without end.
+subtest 'an old snapshot is held open' => sub {
+	my $session = Session->new($node->connstr('postgres'));
+	is( $session->say(
+			'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM le_lease'
+		),
+		'2',
+		'a snapshot');
+	leaves_no_trace("le_renew(1, 'a')", calls("le_renew(1, 'a')") . ';', $many);
+	is($session->say('SELECT count(*) FROM leader_lease; COMMIT'),
+		'2', 'which sees the truth through the view');
+	$session->quit;
 };
 
 subtest 'a transition leaves all of them' => sub {

@@ -13,6 +13,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $long = 600_000;    # outlives the test
+my $short = 2000;
 
 my $primary = PostgreSQL::Test::Cluster->new('primary');
 $primary->init(allows_streaming => 1);
@@ -143,6 +144,41 @@ is( $primary->safe_psql('postgres', q{
 	'a|a|a|t',
 	'the transitions have happened');
 
+# The standby has every grant, so promotion_grace may be 0: a lock without a
+# lease is free at once, all others one lease after the promotion.
+subtest 'the synchronous standby is promoted' => sub {
+	is( $primary->safe_psql('postgres', qq{
+			SELECT le_try_acquire(21, 'a', $short), le_renew(21, 'a')}),
+		't|t',
+		'a short lease');
+	my $token = $primary->safe_psql('postgres', q{SELECT le_token(21, 'a')});
+	$primary->stop('immediate');
+	$standby->append_conf('postgresql.conf', q{
+leader_election.promotion_grace = 0
+synchronous_standby_names = ''});
+	$standby->restart;
+	$standby->promote;
+
+	is( $standby->safe_psql('postgres', qq{
+			SELECT le_leader(21) IS NULL, le_try_acquire(21, 'b', $long),
+				   le_renew(21, 'a', $token), le_renew(21, 'a'),
+				   le_try_acquire(21, 'a', $short);
+			SELECT le_try_acquire(3, 'b', $long);
+			SELECT le_renew(1, 'a'), le_try_acquire(1, 'b', $long);}),
+		"t|f|f|f|f\nt\nf|f",
+		'a lock without a lease is free at once, no other is');
+	ok( $standby->poll_query_until('postgres',
+			"SELECT le_try_acquire(21, 'b', $long)"),
+		'a short lease is replaced');
+	is( $standby->safe_psql('postgres', qq{
+			SELECT extract(epoch FROM created_at - epoch_start) * 1000
+					 BETWEEN $short * 33 / 32 * 0.999 AND $long,
+				   token > $token,
+				   le_renew(21, 'a', $token)
+			  FROM leader_lease, le_info() WHERE id = 21}),
+		't|t|f',
+		'after its length, by a larger token; the old leader is deposed');
+};
+
 $standby->stop;
-$primary->stop;
 done_testing();

@@ -1,0 +1,180 @@
+# Shared memory runs out.  Whoever needs some is told so by an error of class
+# 53, nothing has changed by then, and as soon as there is room the same call
+# succeeds: at the very first call, for the struct and for the hash table, and
+# at any later term.  Those who lead already do not notice.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Session;
+use Test::More;
+
+my $long = 600_000;    # outlives the test
+
+my $node = PostgreSQL::Test::Cluster->new('main');
+$node->init;
+$node->append_conf('postgresql.conf', q{
+leader_election.memory_limit = 2MB
+leader_election.sweep_interval = 1h
+});
+$node->start;
+$node->safe_psql('postgres', 'CREATE EXTENSION leader_election');
+
+# A function that eats up what the server keeps spare of its shared memory.
+my $dir = $PostgreSQL::Test::Utils::tmp_check;
+append_to_file("$dir/eat.c", <<'C');
+#include "postgres.h"
+#include "fmgr.h"
+#include "storage/shmem.h"
+PG_MODULE_MAGIC;
+PG_FUNCTION_INFO_V1(eat);
+Datum
+eat(PG_FUNCTION_ARGS)
+{
+	while (ShmemAllocNoError(128) != NULL)
+		;
+	PG_RETURN_VOID();
+}
+C
+command_ok(
+	[
+		'gcc', '-shared', '-fPIC', '-o', "$dir/eat.so",
+		'-I', $node->config_data('--includedir-server'), "$dir/eat.c"
+	],
+	'a function that eats up the spare shared memory');
+$node->safe_psql('postgres',
+	"CREATE FUNCTION eat() RETURNS void LANGUAGE c AS '$dir/eat', 'eat'");
+
+
+# Limit the size of the files that a process may make, shared memory too.
+sub limit_files
+{
+	my ($pid, $limit) = @_;
+	system_or_bail('prlimit', "--pid=$pid", "--fsize=$limit:unlimited");
+	return;
+}
+
+subtest 'no room for the hash table at the first call' => sub {
+	my $session = Session->new($node->connstr('postgres'));
+	my $pid = $session->pid;
+
+	limit_files($pid, 100_000);
+	foreach my $call ('le_leader(1)', "le_renew(1, 'a')",
+		"le_try_acquire(1, 'a', $long)", 'entries FROM le_info()')
+	{
+		is($session->say("SELECT $call"), 'ERROR:  53200', $call);
+	}
+	is( $session->say(
+			"BEGIN; SAVEPOINT s; SELECT le_leader(1); ROLLBACK TO s; COMMIT"),
+		'ERROR:  53200',
+		'in a savepoint that is rolled back');
+	is($session->say('SELECT count(*) FROM le_lease'),
+		'0', 'nothing has changed');
+
+	limit_files($pid, 'unlimited');
+	is( $session->say(
+			"SELECT le_try_acquire(1, 'a', $long), le_renew(1, 'a')"),
+		't|t',
+		'the next call works, in the same session');
+	$session->quit;
+	is($node->safe_psql('postgres', "SELECT le_leader(1)"),
+		'a', 'and in another');
+};
+
+subtest 'no room for another lease' => sub {
+	my $session = Session->new($node->connstr('postgres'));
+	my ($lock, $said) = (1000, '');
+
+	# one statement for each thousand: it is undone as a whole
+	while ($said eq '')
+	{
+		$lock += 1000;
+		die 'no end' if $lock > 1_000_000;
+		$said = $session->say(qq{
+			SELECT FROM generate_series($lock, $lock + 999) AS id
+			 WHERE NOT le_try_acquire(id, 'a', $long)});
+	}
+	is($said, 'ERROR:  53200', 'refused');
+	is( $session->say("SELECT count(*) FROM le_lease WHERE lock_id >= $lock"),
+		'0',
+		'nothing has changed');
+	is( $session->say(qq{
+			SELECT count(*) FILTER (WHERE le_renew(id, 'a'))
+				   = count(*), count(*) > 1000
+			  FROM leader_lease}),
+		't|t',
+		'all who lead can renew');
+	is($session->say("SELECT le_try_acquire(2000, 'b')"),
+		'f', 'and nobody else gets in');
+	is($session->say("SELECT le_release(2000, 'a'), le_try_acquire(2000, 'b', $long)"),
+		't|t', 'whose lock is vacant may take it, it has its place');
+
+	# what did not fit is refused again and again
+	my $refused = $session->say(qq{
+		SELECT id FROM generate_series($lock, $lock + 999) AS id
+		 WHERE le_try_acquire(id, 'c', $long) AND le_release(id, 'c')});
+	is($refused, 'ERROR:  53200', 'refused again');
+
+	$node->append_conf('postgresql.conf',
+		'leader_election.memory_limit = 4MB');
+	$node->reload;
+	ok( $node->poll_query_until('postgres',
+			"SELECT current_setting('leader_election.memory_limit') = '4MB'"),
+		'a larger limit');
+	is( $session->say(qq{
+			SELECT count(*) FILTER (WHERE le_try_acquire(id, 'c', $long))
+			  FROM generate_series($lock, $lock + 999) AS id}),
+		'1000',
+		'now there is room');
+
+	$node->append_conf('postgresql.conf',
+		'leader_election.memory_limit = 2MB');
+	$node->reload;
+	ok( $node->poll_query_until('postgres',
+			"SELECT current_setting('leader_election.memory_limit') = '2MB'"),
+		'a smaller limit');
+	is( $session->say(qq{
+			SELECT count(*) FILTER (WHERE le_renew(id, 'c')) FROM leader_lease}),
+		'1000',
+		'takes nothing from those who lead');
+	$session->quit;
+};
+
+subtest 'no room for the struct at the first call' => sub {
+	$node->restart;
+	my $session = Session->new($node->connstr('postgres'));
+	is($session->say('SELECT eat()'), '', 'no spare shared memory');
+
+	foreach my $call ('le_leader(1)', "le_try_acquire(5, 'a', $long)")
+	{
+		my (undef, $out, $err) =
+		  $node->psql('postgres', "\\set VERBOSITY verbose
+SELECT $call");
+		like($err, qr/ERROR:  53200: .*
+HINT:  Add "leader_election" to "shared_preload_libraries" and restart/,
+			"$call: the hint says what to do");
+	}
+	is( $session->say(
+			'SELECT count(*) FROM le_lease WHERE lock_id IN (1, 5)'),
+		'1',
+		'nothing has changed');
+	$session->quit;
+
+	$node->append_conf('postgresql.conf',
+		"shared_preload_libraries = 'leader_election'");
+	$node->restart;
+	is($node->safe_psql('postgres', 'SELECT eat()'),
+		'', 'preloaded, and no spare shared memory');
+	is( $node->safe_psql('postgres', qq{
+			SELECT le_leader(1), le_renew(1, 'a');
+			SELECT le_try_acquire(5, 'a', $long)}),
+		"a|t\nt",
+		'elections work');
+};
+
+$node->stop;
+done_testing();
