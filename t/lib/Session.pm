@@ -32,6 +32,14 @@ sub send
 	return;
 }
 
+# Are the statements last sent done?
+sub done
+{
+	my ($self) = @_;
+	$self->{run}->pump_nb;
+	return $self->{out} =~ /^done\n\z/m;
+}
+
 # What the statements last sent have said, errors too, when they are done.
 sub receive
 {
