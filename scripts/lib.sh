@@ -193,17 +193,23 @@ copy_sources() {
 	fi
 }
 
-# Copy server and sources, build with warnings as errors, install into the copy.
+# Build with warnings as errors and install into the copy of the server;
+# arguments are for make.
+compile() {
+	"${as_user[@]}" make -s -C "$work/src" PG_CONFIG="$bin/pg_config" with_llvm=no COPT=-Werror "$@" clean install \
+		> "$work/build.log" 2>&1 < /dev/null || {
+		cat "$work/build.log" >&2
+		die "the build failed"
+	}
+}
+
+# Copy server and sources, and build.
 build() {
 	copy_server
 	copy_sources
 	[ "$(id -u)" != 0 ] || chown -R "$user:" "$work"
 	echo "building for $("$bin/postgres" --version)"
-	"${as_user[@]}" make -s -C "$work/src" PG_CONFIG="$bin/pg_config" with_llvm=no COPT=-Werror install \
-		> "$work/build.log" 2>&1 < /dev/null || {
-		cat "$work/build.log" >&2
-		die "the build failed"
-	}
+	compile
 }
 
 # ---- Clusters ----

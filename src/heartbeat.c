@@ -149,6 +149,7 @@ store_beat(const LeCaller *caller, int64 lease_ms, Oid judged_role,
 	TimestampTz now;
 	LeBeat		beat;
 
+	TEST_PAUSE(LE_PAUSE_BEAT);
 	store_attach();
 	entry = dshash_find(table, &caller->key, true);
 	if (entry == NULL)
@@ -197,6 +198,7 @@ store_beat_row(const LeCaller *caller, const LeRow *row, const LeEpoch *epoch)
 	state.found = true;
 	state.row = *row;
 
+	TEST_PAUSE(LE_PAUSE_ENTRY);
 	entry = store_find_or_insert(&caller->key);
 	state.now = clock_now(epoch);
 	state.entry = *entry;
@@ -224,16 +226,18 @@ store_beat_row(const LeCaller *caller, const LeRow *row, const LeEpoch *epoch)
 
 /*
  * Make sure that there is an entry before a term's row is written, so that a
- * term that could not be renewed for lack of memory never begins.
+ * term that could not be renewed for lack of memory never begins.  The entry
+ * has its place until the end of the term's first lease.
  */
 void
-store_reserve(const LeKey *key)
+store_reserve(const LeKey *key, TimestampTz until)
 {
 	LeEntry    *entry;
 
 	Assert(lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
 
 	entry = store_find_or_insert(key);
+	entry->reserved_until = Max(entry->reserved_until, until);
 	dshash_release_lock(table, entry);
 }
 
@@ -275,7 +279,7 @@ store_drop_over(TimestampTz now)
 	dshash_seq_init(&status, table, true);
 	while ((entry = dshash_seq_next(&status)) != NULL)
 	{
-		if (entry->token == 0 || entry->expires_at <= now)
+		if (entry->expires_at <= now && entry->reserved_until <= now)
 			dshash_delete_current(&status);
 	}
 	dshash_seq_term(&status);

@@ -183,6 +183,9 @@ _PG_init(void)
 							&le_sweep_jitter,
 							2000, 0, 3600000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+#ifdef LE_TEST_PAUSE
+	test_pause_init();
+#endif
 	MarkGUCPrefixReserved("leader_election");
 
 	RegisterXactCallback(transition_callback, NULL);

@@ -14,6 +14,7 @@
  *	monitor.c			the SQL functions that show: the view's rows, le_info()
  *	rules.c				the rules: row, entry, now and epoch in, a verdict out
  *	lease.c				the protocol: the order of locks, clock, entry and row
+ *	locks.c				our heavyweight locks
  *	lease_table.c		the only file that touches rows and sequences
  *	heartbeat.c			the only file that touches entries
  *	epoch.c				shared memory, the epoch, the lease clock
@@ -59,10 +60,7 @@
 /* leadership lost */
 #define ERRCODE_LE_LEADERSHIP_LOST MAKE_SQLSTATE('L', 'E', '0', '0', '1')
 
-/*
- * Our heavyweight locks are advisory locks with a class number in the fourth
- * field of the tag, out of reach of pg_advisory_lock(), which uses 1 and 2.
- */
+/* Our heavyweight locks, see locks.c */
 typedef enum LeLockClass
 {
 	LE_LOCK_LEASE = 19525,		/* by lock id: the term, see above */
@@ -132,6 +130,7 @@ typedef struct LeEntry
 	int64		token;
 	TimestampTz expires_at;		/* lease clock */
 	TimestampTz renewed_at;		/* lease clock */
+	TimestampTz reserved_until; /* lease clock; keeps an entry that is over */
 	int64		renewals;
 	int64		lease_ms;
 	Oid			leader_role;
@@ -234,11 +233,13 @@ entry_usable(const LeEntry *entry, TimestampTz now)
 	return entry->token != 0 && !entry->recheck && now < entry->expires_at;
 }
 
-/* lease.c */
+/* locks.c */
+extern void lock_tag(LOCKTAG *tag, LeLockClass class, int64 id);
 extern bool lock_take(LeLockClass class, int64 id, LOCKMODE mode, bool wait);
 extern void lock_drop(LeLockClass class, int64 id, LOCKMODE mode);
 extern bool lock_held(LeLockClass class, int64 id, LOCKMODE mode);
-extern void lock_tag(LOCKTAG *tag, LeLockClass class, int64 id);
+
+/* lease.c */
 extern void lease_look(Relation rel, const LeKey *key, const LeEpoch *epoch,
 					   LeState *state);
 extern bool lease_acquire(const LeCaller *caller, int64 lease_ms);
@@ -273,7 +274,7 @@ extern LeBeat store_beat(const LeCaller *caller, int64 lease_ms,
 						 LeEntry *seen);
 extern bool store_beat_row(const LeCaller *caller, const LeRow *row,
 						   const LeEpoch *epoch);
-extern void store_reserve(const LeKey *key);
+extern void store_reserve(const LeKey *key, TimestampTz until);
 extern void store_mark(const LeKey *key, LeEntry *copy);
 extern void store_drop_over(TimestampTz now);
 extern int64 store_count(void);
@@ -285,5 +286,26 @@ extern int	sweep_delete(Oid relid, int64 expired_for_ms,
 						 const int64 *lock_ids, int count);
 extern void worker_launch(Oid relid);
 extern PGDLLEXPORT void le_sweeper_main(Datum main_arg);
+
+/*
+ * Points where a test can hold a session, see test_pause.c.  A normal build
+ * has nothing there.
+ */
+#ifdef LE_TEST_PAUSE
+typedef enum LePause
+{
+	LE_PAUSE_BEAT = 1,			/* heartbeat: before the partition lock */
+	LE_PAUSE_LOOK,				/* between the clock and the entry */
+	LE_PAUSE_LOCK,				/* before the lock's heavyweight lock */
+	LE_PAUSE_MARKED,			/* release: between the mark and the row */
+	LE_PAUSE_ENTRY				/* slow heartbeat: between row and entry */
+} LePause;
+
+extern void test_pause_init(void);
+extern void test_pause(LePause point);
+#define TEST_PAUSE(point) test_pause(point)
+#else
+#define TEST_PAUSE(point) ((void) 0)
+#endif
 
 #endif							/* LEADER_ELECTION_H */

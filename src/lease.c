@@ -16,50 +16,10 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
+#include "utils/rel.h"
 #include "utils/timestamp.h"
 
-#include "compat.h"
 #include "leader_election.h"
-
-/* ---------------------------------------------------------------------
- * Locks
- * ---------------------------------------------------------------------
- */
-
-void
-lock_tag(LOCKTAG *tag, LeLockClass class, int64 id)
-{
-	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) ((uint64) id >> 32),
-						 (uint32) id, class);
-}
-
-/* Take a heavyweight lock; false if it is not free and we must not wait. */
-bool
-lock_take(LeLockClass class, int64 id, LOCKMODE mode, bool wait)
-{
-	LOCKTAG		tag;
-
-	lock_tag(&tag, class, id);
-	return LockAcquire(&tag, mode, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
-}
-
-void
-lock_drop(LeLockClass class, int64 id, LOCKMODE mode)
-{
-	LOCKTAG		tag;
-
-	lock_tag(&tag, class, id);
-	LockRelease(&tag, mode, false);
-}
-
-bool
-lock_held(LeLockClass class, int64 id, LOCKMODE mode)
-{
-	LOCKTAG		tag;
-
-	lock_tag(&tag, class, id);
-	return compat_lock_held(&tag, mode);
-}
 
 /* ---------------------------------------------------------------------
  * Looking
@@ -84,6 +44,7 @@ lease_look(Relation rel, const LeKey *key, const LeEpoch *epoch,
 		   LeState *state)
 {
 	state->now = clock_now(epoch);
+	TEST_PAUSE(LE_PAUSE_LOOK);
 	store_copy(key, &state->entry);
 	state->found = table_read(rel, key->lock_id, &state->row);
 }
@@ -327,7 +288,7 @@ lease_begin_term(Relation rel, const LeCaller *caller, int64 lease_ms,
 
 	prevent_in_transaction_block(caller);
 	table_check_indexes(rel);
-	store_reserve(&caller->key);
+	store_reserve(&caller->key, state->now + rule_length(lease_ms));
 
 	row.lock_id = caller->key.lock_id;
 	row.token = table_draw_token(rel, epoch->timeline);
@@ -463,6 +424,7 @@ lease_release(const LeCaller *caller)
 
 	if (ends)
 	{
+		TEST_PAUSE(LE_PAUSE_MARKED);
 		transition_note(true);
 		table_delete(rel, &state.row);
 		worker_launch(RelationGetRelid(rel));
