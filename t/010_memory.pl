@@ -122,7 +122,7 @@ subtest 'no room for another lease' => sub {
 		'ERROR:  53200',
 		'that makes no room');
 	is( $session->say(qq{
-			SELECT count(*) FILTER (WHERE le_renew(id, 'a'))
+			SELECT count(*) FILTER (WHERE le_renew(id, leader_id))
 				   = count(*), count(*) > 1000
 			  FROM leader_lease}),
 		't|t',
