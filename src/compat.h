@@ -38,6 +38,13 @@
 #define LE_DSHASH_COPY
 #endif
 
+/* 17 has one more setting that ends transactions */
+#if PG_VERSION_NUM >= 170000
+#define LE_TRANSACTION_TIMEOUT {"transaction_timeout", "0"},
+#else
+#define LE_TRANSACTION_TIMEOUT
+#endif
+
 /* the primary key's index, unless it is deferrable */
 static inline Oid
 compat_primary_key(Relation rel)

@@ -266,7 +266,7 @@ le_sweep(PG_FUNCTION_ARGS)
 				 errmsg("must have the rights of the owner of table \"le_lease\" to sweep it")));
 
 	lock_ids = sweep_list(caller.key.relation, expired_for_ms,
-						  LE_SWEEP_BATCH, &count, &empty);
+						  sweep_batch(), &count, &empty);
 	deleted = sweep_delete(caller.key.relation, expired_for_ms,
 						   lock_ids, count);
 	store_drop_over(clock_now(epoch_current()));

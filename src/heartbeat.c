@@ -208,6 +208,7 @@ store_beat_row(const LeCaller *caller, const LeRow *row, const LeEpoch *epoch)
 		if (entry->token != row->token)
 		{
 			entry->token = row->token;
+			entry->reserved_until = 0;	/* it was for this term */
 			entry->renewals = 0;
 			entry->lease_ms = row->lease_ms;
 			entry->leader_role = row->leader_role;

@@ -53,6 +53,17 @@ transition_note(bool durable)
 }
 
 /*
+ * Are we in a transaction that goes on after this statement?  The first one of
+ * a pipeline cannot be told.
+ */
+bool
+in_transaction_block(void)
+{
+	return IsTransactionBlock() ||
+		(MyXactFlags & XACT_FLAGS_PIPELINING) != 0;
+}
+
+/*
  * The current transaction begins a term.  In a block the client may take long
  * to commit, so the lease is looked at once more then.
  */
@@ -61,7 +72,7 @@ transition_begin_term(const LeCaller *caller, int64 token)
 {
 	transition_note(true);
 
-	if (IsTransactionBlock())
+	if (in_transaction_block())
 	{
 		MemoryContext old_context = MemoryContextSwitchTo(TopTransactionContext);
 		LeCaller   *term = palloc(sizeof(LeCaller));

@@ -55,7 +55,7 @@
 
 #define LE_INSTANCE_MAX 127		/* bytes of an instance's name */
 #define LE_LEASE_MS_MAX INT64CONST(86400000)	/* a day */
-#define LE_SWEEP_BATCH 1000		/* rows deleted in one transaction */
+#define LE_SWEEP_BATCH 1000		/* rows deleted in one transaction at most */
 
 /* leadership lost */
 #define ERRCODE_LE_LEADERSHIP_LOST MAKE_SQLSTATE('L', 'E', '0', '0', '1')
@@ -191,7 +191,8 @@ typedef struct LeShared
 	dsa_handle	area;			/* where the hash table lives */
 	dshash_table_handle table;	/* invalid: neither exists yet */
 	int			memory_limit;	/* kB, as last applied to area */
-	bool		no_worker_slot; /* was logged in this epoch */
+	bool		no_worker_slot; /* at the last attempt to start a sweeper ... */
+	bool		no_worker_slot_logged;	/* ... or at any in this epoch */
 } LeShared;
 
 /* leader_election.c */
@@ -202,6 +203,7 @@ extern bool le_sweeper;
 extern int	le_sweep_interval;
 extern int	le_sweep_jitter;
 
+extern bool in_transaction_block(void);
 extern void transition_note(bool durable);
 extern void transition_begin_term(const LeCaller *caller, int64 token);
 
@@ -223,6 +225,8 @@ extern bool rule_over(const LeState *state, int64 expired_for_ms,
 					  const LeEpoch *epoch);
 extern bool rule_names(const LeCaller *caller, const char *leader_id,
 					   int64 token);
+extern bool rule_leads(const LeCaller *caller, const LeState *state,
+					   const LeEpoch *epoch);
 extern bool rule_worth_waiting(const LeCaller *caller, const LeState *state,
 							   const LeEpoch *epoch);
 
@@ -238,6 +242,7 @@ extern void lock_tag(LOCKTAG *tag, LeLockClass class, int64 id);
 extern bool lock_take(LeLockClass class, int64 id, LOCKMODE mode, bool wait);
 extern void lock_drop(LeLockClass class, int64 id, LOCKMODE mode);
 extern bool lock_held(LeLockClass class, int64 id, LOCKMODE mode);
+extern void lock_table(Oid relid);
 
 /* lease.c */
 extern void lease_look(Relation rel, const LeKey *key, const LeEpoch *epoch,
@@ -255,7 +260,7 @@ extern void lease_check_begun(const LeCaller *caller);
 /* lease_table.c */
 extern Oid	table_of_function(Oid funcid);
 extern Relation table_open_lease(Oid relid, LOCKMODE mode);
-extern void table_check_indexes(Relation rel);
+extern bool table_indexes_are_plain(Relation rel);
 extern bool table_read(Relation rel, int64 lock_id, LeRow *row);
 extern void table_scan_begin(Relation rel, LeTableScan *scan);
 extern bool table_scan_next(LeTableScan *scan, LeRow *row);
@@ -280,6 +285,7 @@ extern void store_drop_over(TimestampTz now);
 extern int64 store_count(void);
 
 /* worker.c */
+extern int	sweep_batch(void);
 extern int64 *sweep_list(Oid relid, int64 expired_for_ms, int limit,
 						 int *count, bool *empty);
 extern int	sweep_delete(Oid relid, int64 expired_for_ms,

@@ -21,6 +21,9 @@
 
 #include "leader_election.h"
 
+#define LOCK_TRIES 10			/* to take a lock from those who look ... */
+#define LOCK_PAUSE_US 500		/* ... who hold it for some microseconds */
+
 /* ---------------------------------------------------------------------
  * Looking
  * ---------------------------------------------------------------------
@@ -201,8 +204,7 @@ lease_beat_locked(Relation rel, const LeCaller *caller, int64 lease_ms,
 	LeState		state;
 
 	lease_look(rel, &caller->key, epoch, &state);
-	if (!rule_live(&state, epoch) ||
-		!rule_names(caller, state.row.leader_id, state.row.token))
+	if (!rule_leads(caller, &state, epoch))
 		return false;
 
 	lease_judge_role(caller, state.row.leader_role);
@@ -211,7 +213,6 @@ lease_beat_locked(Relation rel, const LeCaller *caller, int64 lease_ms,
 	if (!state.row.own)
 		return store_beat_row(caller, &state.row, epoch);
 
-	table_check_indexes(rel);
 	state.row.expires_at = state.now + rule_length(state.row.lease_ms);
 	table_update(rel, &state.row);
 	return true;
@@ -267,9 +268,7 @@ lease_renew(const LeCaller *caller)
 static void
 prevent_in_transaction_block(const LeCaller *caller)
 {
-	if (le_allow_in_transaction)
-		return;
-	if (IsTransactionBlock() || (MyXactFlags & XACT_FLAGS_PIPELINING) != 0)
+	if (!le_allow_in_transaction && in_transaction_block())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("le_try_acquire() cannot begin a term on lock " INT64_FORMAT " inside a transaction block",
@@ -287,7 +286,6 @@ lease_begin_term(Relation rel, const LeCaller *caller, int64 lease_ms,
 	Assert(lock_held(LE_LOCK_LEASE, caller->key.lock_id, ExclusiveLock));
 
 	prevent_in_transaction_block(caller);
-	table_check_indexes(rel);
 	store_reserve(&caller->key, state->now + rule_length(lease_ms));
 
 	row.lock_id = caller->key.lock_id;
@@ -312,6 +310,26 @@ lease_begin_term(Relation rel, const LeCaller *caller, int64 lease_ms,
 }
 
 /*
+ * Take the lock's heavyweight lock to change the row, without waiting.  Those
+ * who only look hold it in share mode for a moment, and must not make a vacant
+ * lock look taken; a transition holds it exclusively, and that is final.
+ */
+static bool
+lease_lock_to_change(int64 lock_id)
+{
+	for (int i = 0; i < LOCK_TRIES; i++)
+	{
+		if (lock_take(LE_LOCK_LEASE, lock_id, ExclusiveLock, false))
+			return true;
+		if (!lock_take(LE_LOCK_LEASE, lock_id, ShareLock, false))
+			return false;
+		lock_drop(LE_LOCK_LEASE, lock_id, ShareLock);
+		pg_usleep(LOCK_PAUSE_US);
+	}
+	return false;
+}
+
+/*
  * What a caller does that nothing names as the live holder: take the lock
  * over if it is vacant, and never wait.
  */
@@ -324,14 +342,11 @@ lease_challenge(Relation rel, const LeCaller *caller, int64 lease_ms,
 	LeState		state;
 	bool		leads;
 
-	if (!lock_take(LE_LOCK_LEASE, lock_id, ExclusiveLock, false))
+	if (!lease_lock_to_change(lock_id))
 	{
-		/*
-		 * Somebody is in the middle of a transition, which may be our own
-		 * heartbeat's share lock, or a release of ours elsewhere.
-		 */
+		/* a release of our own lease may be on its way in another session */
 		lease_look(rel, &caller->key, epoch, &state);
-		return rule_worth_waiting(caller, &state, epoch) &&
+		return rule_leads(caller, &state, epoch) &&
 			lease_beat_slowly(rel, caller, lease_ms, epoch);
 	}
 
@@ -374,7 +389,7 @@ lease_acquire(const LeCaller *caller, int64 lease_ms)
 	rel = lease_table_open(caller->key.relation, RowExclusiveLock);
 	lease_look(rel, &caller->key, epoch, &state);
 
-	if (rule_worth_waiting(caller, &state, epoch) &&
+	if (rule_leads(caller, &state, epoch) &&
 		lease_beat_slowly(rel, caller, lease_ms, epoch))
 		leads = true;
 	else if (rule_live(&state, epoch) &&
@@ -410,12 +425,10 @@ lease_release(const LeCaller *caller)
 
 	lock_take(LE_LOCK_LEASE, lock_id, ExclusiveLock, true);
 	lease_look(rel, &caller->key, epoch, &state);
-	ends = rule_live(&state, epoch) &&
-		rule_names(caller, state.row.leader_id, state.row.token);
+	ends = rule_leads(caller, &state, epoch);
 	if (ends)
 	{
 		lease_judge_role(caller, state.row.leader_role);
-		table_check_indexes(rel);
 
 		state.now = clock_now(epoch);
 		store_mark(&caller->key, &state.entry);

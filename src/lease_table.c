@@ -17,14 +17,15 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/indexing.h"
+#include "catalog/pg_index.h"
 #include "commands/sequence.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 #include "leader_election.h"
@@ -82,23 +83,57 @@ table_open_lease(Oid relid, LOCKMODE mode)
 	return rel;
 }
 
+/* Is it like the primary key: a plain index on lock_id and nothing else? */
+static bool
+index_is_plain(Oid indexid)
+{
+	HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(indexid));
+	Form_pg_index index;
+	bool		plain;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for index %u", indexid);
+	index = (Form_pg_index) GETSTRUCT(tuple);
+	plain = index->indnatts == 1 &&
+		index->indkey.values[0] == Anum_lock_id &&	/* 0: an expression */
+		index->indimmediate &&
+		!index->indisexclusion &&
+		heap_attisnull(tuple, Anum_pg_index_indpred, NULL);
+	ReleaseSysCache(tuple);
+	return plain;
+}
+
 /*
- * CatalogTuple* know plain indexes only, and an index on an expression would
- * run its author's code with the rights of whoever takes the lease.
+ * Are there no indexes but the primary key?  REINDEX CONCURRENTLY has a second
+ * one like it for a while, and for longer if it was cancelled.
  */
-void
-table_check_indexes(Relation rel)
+bool
+table_indexes_are_plain(Relation rel)
 {
 	List	   *indexes = RelationGetIndexList(rel);
+	ListCell   *cell;
+	bool		plain = true;
 
-	if (list_length(indexes) != 1 ||
-		linitial_oid(indexes) != compat_primary_key(rel))
+	foreach(cell, indexes)
+		plain = plain && index_is_plain(lfirst_oid(cell));
+	list_free(indexes);
+	return plain;
+}
+
+/*
+ * CatalogTupleInsert() and CatalogTupleUpdate() know plain indexes only, and
+ * an index on an expression would run its author's code with the rights of
+ * whoever takes the lease.
+ */
+static void
+table_check_indexes(Relation rel)
+{
+	if (!table_indexes_are_plain(rel))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s\" must have its primary key as its only index",
 						RelationGetRelationName(rel)),
 				 errhint("Drop the indexes that were added to the table.")));
-	list_free(indexes);
 }
 
 static void
@@ -258,7 +293,7 @@ static void
 table_wrote(Relation rel)
 {
 	CommandCounterIncrement();
-	LockRelationOid(RelationGetRelid(rel), RowExclusiveLock);
+	lock_table(RelationGetRelid(rel));
 }
 
 void
@@ -266,6 +301,7 @@ table_insert(Relation rel, const LeRow *row)
 {
 	Assert(lock_held(LE_LOCK_LEASE, row->lock_id, ExclusiveLock));
 
+	table_check_indexes(rel);
 	CatalogTupleInsert(rel, tuple_from_row(rel, row));
 	table_wrote(rel);
 }
@@ -277,6 +313,7 @@ table_update(Relation rel, const LeRow *row)
 
 	Assert(lock_held(LE_LOCK_LEASE, row->lock_id, ExclusiveLock));
 
+	table_check_indexes(rel);
 	CatalogTupleUpdate(rel, &tid, tuple_from_row(rel, row));
 	table_wrote(rel);
 }

@@ -7,11 +7,18 @@
  * out of reach of pg_advisory_lock(), which uses 1 and 2.  What each class
  * protects stands at LeLockClass.
  *
+ * A lock that guards an uncommitted row must live as long as that row, so all
+ * are owned by the current (sub)transaction.  The resource owner that is
+ * current when a function is called may be a cursor's, whose locks go when a
+ * later FETCH fails, though the row stays.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/resowner.h"
 
 #include "compat.h"
 #include "leader_election.h"
@@ -27,21 +34,41 @@ lock_tag(LOCKTAG *tag, LeLockClass class, int64 id)
 bool
 lock_take(LeLockClass class, int64 id, LOCKMODE mode, bool wait)
 {
+	ResourceOwner save_owner = CurrentResourceOwner;
 	LOCKTAG		tag;
+	LockAcquireResult result;
 
 	if (class == LE_LOCK_LEASE)
 		TEST_PAUSE(LE_PAUSE_LOCK);
+
 	lock_tag(&tag, class, id);
-	return LockAcquire(&tag, mode, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
+	CurrentResourceOwner = CurTransactionResourceOwner;
+	result = LockAcquire(&tag, mode, false, !wait);
+	CurrentResourceOwner = save_owner;
+	return result != LOCKACQUIRE_NOT_AVAIL;
 }
 
 void
 lock_drop(LeLockClass class, int64 id, LOCKMODE mode)
 {
+	ResourceOwner save_owner = CurrentResourceOwner;
 	LOCKTAG		tag;
 
 	lock_tag(&tag, class, id);
+	CurrentResourceOwner = CurTransactionResourceOwner;
 	LockRelease(&tag, mode, false);
+	CurrentResourceOwner = save_owner;
+}
+
+/* Lock a table that has been written, to the end of the transaction. */
+void
+lock_table(Oid relid)
+{
+	ResourceOwner save_owner = CurrentResourceOwner;
+
+	CurrentResourceOwner = CurTransactionResourceOwner;
+	LockRelationOid(relid, RowExclusiveLock);
+	CurrentResourceOwner = save_owner;
 }
 
 bool

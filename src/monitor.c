@@ -57,6 +57,8 @@ le_leases(PG_FUNCTION_ARGS)
 	};
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	const LeEpoch *epoch = epoch_current();
+	MemoryContext row_context;
+	MemoryContext old_context;
 	Relation	rel;
 	int64	   *ids;
 	int			count;
@@ -66,6 +68,9 @@ le_leases(PG_FUNCTION_ARGS)
 	rel = lease_table_open(table_of_function(fcinfo->flinfo->fn_oid),
 						   AccessShareLock);
 	ids = table_list(rel, &count);
+	row_context = AllocSetContextCreate(CurrentMemoryContext, "le_leases row",
+										ALLOCSET_SMALL_SIZES);
+	old_context = MemoryContextSwitchTo(row_context);
 	for (int i = 0; i < count; i++)
 	{
 		LeState		state;
@@ -73,6 +78,7 @@ le_leases(PG_FUNCTION_ARGS)
 		bool		nulls[N_COLS] = {false};
 
 		CHECK_FOR_INTERRUPTS();
+		MemoryContextReset(row_context);
 		if (!lease_inspect(rel, ids[i], epoch, &state))
 			continue;
 
@@ -112,6 +118,7 @@ le_leases(PG_FUNCTION_ARGS)
 		}
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
+	MemoryContextSwitchTo(old_context);
 	table_close(rel, AccessShareLock);
 
 	return (Datum) 0;
@@ -205,7 +212,7 @@ le_info(PG_FUNCTION_ARGS)
 		GetAllTablesPublications() != NIL ||
 		GetSchemaPublications(RelationGetNamespace(rel)) != NIL)
 		warn(&warnings, "le_lease is in a publication");
-	if (list_length(RelationGetIndexList(rel)) != 1)
+	if (!table_indexes_are_plain(rel))
 		warn(&warnings, "le_lease has other indexes than its primary key");
 	table_close(rel, AccessShareLock);
 

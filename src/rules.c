@@ -93,10 +93,19 @@ rule_names(const LeCaller *caller, const char *leader_id, int64 token)
 		(caller->any_token || caller->token == token);
 }
 
+/* Is the caller the live holder, in the term it names? */
+bool
+rule_leads(const LeCaller *caller, const LeState *state, const LeEpoch *epoch)
+{
+	return rule_live(state, epoch) &&
+		rule_names(caller, state->row.leader_id, state->row.token);
+}
+
 /*
- * Might the caller be the live holder?  Only such a caller waits for another
- * transaction.  A marked entry counts too: the row that it speaks of may be
- * changing under our eyes.
+ * Might the caller be the live holder, so that it is worth its while to wait
+ * for another transaction?  A marked entry counts too: the row that it speaks
+ * of may be changing under our eyes.  (A mark can outlive its term, so this
+ * is not for le_try_acquire(): a challenger never waits.)
  */
 bool
 rule_worth_waiting(const LeCaller *caller, const LeState *state,
@@ -104,8 +113,7 @@ rule_worth_waiting(const LeCaller *caller, const LeState *state,
 {
 	const LeEntry *entry = &state->entry;
 
-	if (rule_live(state, epoch) &&
-		rule_names(caller, state->row.leader_id, state->row.token))
+	if (rule_leads(caller, state, epoch))
 		return true;
 	return entry->recheck && entry->token != 0 &&
 		state->now < entry->expires_at &&

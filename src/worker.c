@@ -30,6 +30,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "leader_election.h"
 
 #define SWEEP_EXPIRED_FOR_MS 5000	/* how long a lease is over before it goes */
@@ -45,6 +46,16 @@ typedef enum Sweep
 	SWEEP_LEAVE					/* the extension is gone, or somebody wants
 								 * the database */
 } Sweep;
+
+/*
+ * How many rows are deleted in one transaction: each holds a heavyweight lock
+ * until its end, of which a small server has few.
+ */
+int
+sweep_batch(void)
+{
+	return Max(1, Min(LE_SWEEP_BATCH, max_locks_per_xact * MaxBackends / 4));
+}
 
 /*
  * List the locks whose leases seem to have been over for that long, at most
@@ -102,9 +113,6 @@ sweep_delete(Oid relid, int64 expired_for_ms, const int64 *lock_ids,
 	LeKey		key = {.database = MyDatabaseId,.relation = relid};
 	int			deleted = 0;
 
-	Assert(count <= LE_SWEEP_BATCH);
-
-	table_check_indexes(rel);
 	for (int i = 0; i < count; i++)
 	{
 		LeState		state;
@@ -137,6 +145,7 @@ worker_launch(Oid relid)
 {
 	BackgroundWorker worker = {0};
 	LeShared   *shared;
+	bool		registered;
 	bool		first;
 
 	if (!le_sweeper)
@@ -162,16 +171,16 @@ worker_launch(Oid relid)
 	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
 	memcpy(worker.bgw_extra, &relid, sizeof(relid));
 
-	if (RegisterDynamicBackgroundWorker(&worker, NULL))
-		return;
+	registered = RegisterDynamicBackgroundWorker(&worker, NULL);
 
-	/* leases that are over are then left lying, which harms nobody */
+	/* without, leases that are over are left lying, which harms nobody */
 	shared = shared_attach();
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	first = !shared->no_worker_slot;
-	shared->no_worker_slot = true;
+	first = !shared->no_worker_slot_logged;
+	shared->no_worker_slot = !registered;
+	shared->no_worker_slot_logged |= !registered;
 	LWLockRelease(&shared->lock);
-	if (first)
+	if (!registered && first)
 		ereport(LOG,
 				(errmsg("could not start the sweeper of leader_election, because no background worker slot is free"),
 				 errhint("Increase \"max_worker_processes\", or call le_sweep() now and then.")));
@@ -202,6 +211,7 @@ extension_is_there(Oid relid)
 {
 	bool		exists;
 
+	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	exists = SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid));
 	CommitTransactionCommand();
@@ -318,7 +328,7 @@ sweep(Oid relid)
 	if (empty)
 		result = SWEEP_EMPTY;
 
-	for (int i = 0; i < count && result != SWEEP_LEAVE; i += LE_SWEEP_BATCH)
+	for (int i = 0; i < count && result != SWEEP_LEAVE; i += sweep_batch())
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (!database_is_free() ||
@@ -328,7 +338,7 @@ sweep(Oid relid)
 			break;
 		}
 		deleted += sweep_delete(relid, SWEEP_EXPIRED_FOR_MS, lock_ids + i,
-								Min(count - i, LE_SWEEP_BATCH));
+								Min(count - i, sweep_batch()));
 		sweep_end(save_userid, save_sec_context);
 	}
 	MemoryContextDelete(context);
@@ -341,6 +351,24 @@ sweep(Oid relid)
 	pgstat_report_activity(STATE_IDLE, NULL);
 	return result;
 }
+
+/* What the sweeper must not inherit from the database or the server */
+static const struct
+{
+	const char *name;
+	const char *value;
+}			settings[] =
+{
+	{"search_path", ""},
+	{"synchronous_commit", "off"},
+	{"statement_timeout", "0"},
+	{"lock_timeout", "0"},
+	{"idle_in_transaction_session_timeout", "0"},
+	LE_TRANSACTION_TIMEOUT
+	{"default_transaction_isolation", "read committed"},
+	{"default_transaction_read_only", "off"},
+	{"default_transaction_deferrable", "off"},
+};
 
 /* The sweeper's life */
 void
@@ -357,22 +385,27 @@ le_sweeper_main(Datum main_arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
 
-	SetConfigOption("search_path", "", PGC_USERSET, PGC_S_OVERRIDE);
-	SetConfigOption("synchronous_commit", "off", PGC_USERSET, PGC_S_OVERRIDE);
+	/* the database's settings are for its users */
+	for (int i = 0; i < lengthof(settings); i++)
+		SetConfigOption(settings[i].name, settings[i].value,
+						PGC_USERSET, PGC_S_OVERRIDE);
 
 	if (!sweeper_lock(relid))
 		proc_exit(0);
 
+	pgstat_report_activity(STATE_IDLE, "sweeping leases that are over");
+
 	for (;;)
 	{
-		double		jitter = le_sweep_jitter *
-		(2.0 * pg_prng_double(&pg_global_prng_state) - 1.0);
+		double		deviation = 2.0 * pg_prng_double(&pg_global_prng_state) - 1.0;
 		TimestampTz begin = GetCurrentTimestamp();
-		TimestampTz due = begin + (int64) (Max(le_sweep_interval + jitter, 100) * 1000);
 		Sweep		result;
 
 		for (;;)
 		{
+			/* the settings may have changed meanwhile */
+			double		pause_ms = le_sweep_interval + deviation * le_sweep_jitter;
+			TimestampTz due = begin + (int64) (Max(pause_ms, 100) * 1000);
 			TimestampTz now = GetCurrentTimestamp();
 
 			if (now >= due || now < begin)
