@@ -36,11 +36,6 @@ SELECT pg_catalog.setval('le_timeline_seq',
 -- cluster and is not dumped, and neither are leases.
 SELECT pg_catalog.pg_extension_config_dump('le_token_seq', '');
 
--- Written by the functions only; whoever may read it sees instance names,
--- which are the credentials of the leaders.
-REVOKE ALL ON TABLE le_lease FROM PUBLIC;
-REVOKE ALL ON SEQUENCE le_token_seq, le_timeline_seq FROM PUBLIC;
-
 COMMENT ON TABLE le_lease IS
 	'one row per term of leadership; internal, read the view leader_lease instead';
 COMMENT ON SEQUENCE le_token_seq IS
@@ -136,7 +131,7 @@ AS 'MODULE_PATHNAME', 'le_sweep'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_sweep(bigint) IS
-	'delete at most 1000 leases that have been over for expired_for_ms milliseconds (0..86400000, default 5000), skipping those whose lock is busy, and drop from memory the heartbeats that are over; returns the number of deleted leases. The sweeper does this by itself. Errors, nothing changed: 22004 NULL argument; 22023 out of range; 42501 the caller does not have the rights of the owner of le_lease; 25006 read-only transaction or standby';
+	'delete at most 1000 leases that have been over for expired_for_ms milliseconds (0..86400000, default 5000), skipping those whose lock is busy, and drop from memory the heartbeats that are over; returns the number of deleted leases. In an open transaction it keeps their locks from everybody until that ends. The sweeper does this by itself. Errors, nothing changed: 22004 NULL argument; 22023 out of range; 42501 the caller does not have the rights of the owner of le_lease; 25006 read-only transaction or standby';
 
 CREATE FUNCTION le_info(
 	OUT version text,
@@ -191,6 +186,10 @@ COMMENT ON COLUMN leader_lease.renewals IS 'number of heartbeats of this term in
 COMMENT ON COLUMN leader_lease.state IS 'live: granted or renewed in this life of the server; grace: protected because the server restarted or was promoted; expired: over; standby: this server cannot tell';
 COMMENT ON COLUMN leader_lease.leader_role IS 'the role that began the term';
 
+-- ---------------------------------------------------------------------
+-- Who may do what: nobody anything, but the owner
+-- ---------------------------------------------------------------------
+
 -- Any role that may execute these could take a vacant lock, end a lease whose
 -- name it knows, or learn such names: EXECUTE is for the roles that elect.
 REVOKE ALL ON FUNCTION
@@ -198,4 +197,40 @@ REVOKE ALL ON FUNCTION
 	le_is_leader, le_leader, le_token,
 	le_sweep, le_info, le_leases
 FROM PUBLIC;
-REVOKE ALL ON TABLE leader_lease FROM PUBLIC;
+
+-- The table is written by the functions only, and whoever may read it or the
+-- view sees instance names, which are the credentials of the leaders.
+REVOKE ALL ON TABLE le_lease, leader_lease FROM PUBLIC;
+REVOKE ALL ON SEQUENCE le_token_seq, le_timeline_seq FROM PUBLIC;
+
+-- A dump of the database includes the last token, and whoever may dump the
+-- database need not be a superuser.
+GRANT SELECT ON SEQUENCE le_token_seq TO PUBLIC;
+
+-- Whoever installs this may have default privileges that give his new objects
+-- to others.  They were not meant for these.
+DO LANGUAGE plpgsql $$
+DECLARE
+	given record;
+BEGIN
+	SET LOCAL search_path = pg_catalog, pg_temp;
+	FOR given IN
+		SELECT CASE WHEN relkind = 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
+			   c.oid::regclass::text AS object, acl.grantee
+		FROM pg_depend JOIN pg_class c ON classid = 'pg_class'::regclass AND c.oid = objid,
+			 aclexplode(relacl) AS acl
+		WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
+			  AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'leader_election')
+			  AND acl.grantee NOT IN (0, relowner)
+		UNION
+		SELECT 'FUNCTION', p.oid::regprocedure::text, acl.grantee
+		FROM pg_depend JOIN pg_proc p ON classid = 'pg_proc'::regclass AND p.oid = objid,
+			 aclexplode(proacl) AS acl
+		WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
+			  AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'leader_election')
+			  AND acl.grantee NOT IN (0, proowner)
+	LOOP
+		EXECUTE format('REVOKE ALL ON %s %s FROM %s',
+					   given.kind, given.object, given.grantee::regrole);
+	END LOOP;
+END $$;

@@ -23,7 +23,9 @@ SELECT * FROM le_info();
 SELECT * FROM le_leases();
 SELECT * FROM leader_lease;
 SELECT * FROM le_lease;
-SELECT last_value FROM le_token_seq;
+SELECT last_value FROM le_timeline_seq;
+SELECT setval('le_token_seq', 1);
+SELECT nextval('le_token_seq');
 SELECT length(le_instance()), le_lock_id('x') > 0 AS harmless;
 
 -- one that was: elects, and sees no table
@@ -145,3 +147,23 @@ DROP ROLE regress_le_member, regress_le_app, regress_le_other, regress_le_monito
 SELECT leader_role LIKE 'unknown (OID=%' AS gone, state FROM leader_lease WHERE id = 7;
 SELECT le_release(7, 'node-a');
 DROP EXTENSION leader_election;
+
+-- default privileges of the installing role do not reach us
+CREATE ROLE regress_le_reader;
+ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO regress_le_reader;
+ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO regress_le_reader;
+ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO regress_le_reader;
+CREATE SCHEMA "regress le schema";
+CREATE EXTENSION leader_election SCHEMA "regress le schema";
+SELECT count(*) AS relations, count(*) FILTER (WHERE has_table_privilege('regress_le_reader', oid, 'SELECT')) AS readable,
+	   count(*) FILTER (WHERE relkind <> 'S' AND has_table_privilege('regress_le_reader', oid, 'INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')) AS writable
+FROM pg_class WHERE relnamespace = '"regress le schema"'::regnamespace AND relkind IN ('r', 'v', 'S');
+SELECT proname FROM pg_proc WHERE pronamespace = '"regress le schema"'::regnamespace
+	AND has_function_privilege('regress_le_reader', oid, 'EXECUTE') ORDER BY proname;
+CREATE TABLE theirs ();
+SELECT has_table_privilege('regress_le_reader', 'theirs', 'SELECT') AS as_before;
+DROP TABLE theirs;
+DROP EXTENSION leader_election;
+DROP SCHEMA "regress le schema";
+DROP OWNED BY regress_le_reader;
+DROP ROLE regress_le_reader;

@@ -7,9 +7,12 @@
 use strict;
 use warnings;
 
+use FindBin;
+use lib "$FindBin::RealBin/lib";
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Session;
 use Test::More;
 
 my $long = 600_000;    # outlives the test
@@ -146,7 +149,8 @@ subtest 'sweeps' => sub {
 		$node->safe_psql('one',
 			"SELECT extract(epoch FROM clock_timestamp()) - $over"),
 		'>=', 5, 'not before they have been over for five seconds');
-	ok( $node->poll_query_until('one', 'SELECT entries = 1 FROM le_info()'),
+	# two live leases, and six that were released before their time was over
+	ok( $node->poll_query_until('one', 'SELECT entries = 8 FROM le_info()'),
 		'and what was reserved for their heartbeats');
 	is( $node->safe_psql('one', "SELECT le_renew(1, 'a'), le_leader(1)"),
 		't|a',
@@ -220,6 +224,41 @@ subtest 'the database is copied and dropped' => sub {
 
 	is($node->psql('postgres', 'DROP DATABASE busy'), 0, 'dropped');
 	sweeper_gone('busy', 'the sweeper has left');
+};
+
+subtest 'settings' => sub {
+	# what is in a database's settings for its users must not end the sweeper
+	$node->safe_psql('one', q{
+		ALTER DATABASE one SET lock_timeout = 1;
+		ALTER DATABASE one SET default_transaction_read_only = on;
+		ALTER DATABASE one SET default_transaction_isolation = 'serializable';});
+	$node->safe_psql('postgres', q{
+		SELECT pg_terminate_backend(pid) } . sweepers('one'));
+	sweeper_gone('one', 'no sweeper');
+	is( $node->safe_psql('one', qq{
+			SET default_transaction_read_only = off;
+			SELECT le_try_acquire(41, 'dead', 1);}),
+		't',
+		'acquisition');
+	my $pid = sweeper_runs('one', 'a sweeper, its interval still an hour');
+
+	# and its own take effect at once
+	my $session = Session->new($node->connstr('one'));
+	$session->say('BEGIN READ WRITE; LOCK TABLE le_lease');
+	$node->append_conf('postgresql.conf',
+		'leader_election.sweep_interval = 200ms');
+	$node->reload;
+	ok( $node->poll_query_until('one', qq{
+			SELECT count(*) = 1 FROM pg_locks
+			 WHERE pid = $pid AND NOT granted AND relation = 'le_lease'::regclass}),
+		'a shorter interval takes effect, and it waits for the table');
+	is($session->say('SELECT pg_sleep(0.1); COMMIT'), '', 'for longer than 1 ms');
+	$session->quit;
+	ok( $node->poll_query_until('one',
+			'SELECT count(*) = 0 FROM le_lease WHERE lock_id = 41'),
+		'it sweeps');
+	is(sweeper_runs('one', 'a sweeper'), $pid, 'it is the same');
+	$node->safe_psql('postgres', 'ALTER DATABASE one RESET ALL');
 };
 
 subtest 'all worker slots are taken' => sub {

@@ -58,6 +58,15 @@ subtest 'dump and restore' => sub {
 		't|a',
 		'here the leader has not noticed');
 	$old->safe_psql('postgres', 'DROP DATABASE restored');
+
+	# a database's owner dumps it, who need not be a superuser
+	$old->safe_psql('postgres', q{
+		CREATE ROLE app LOGIN;
+		GRANT USAGE ON SCHEMA election TO app;});
+	$old->command_ok([ 'pg_dump', '-U', 'app', '-f', $dump, 'postgres' ],
+		'dump by another role');
+	like(slurp_file($dump), qr/setval\('election.le_token_seq', $token, true\)/,
+		'with the last token');
 };
 
 subtest 'pg_upgrade' => sub {
