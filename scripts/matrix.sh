@@ -13,6 +13,7 @@ else
 fi
 cache=$(realpath -m "${LE_CACHE:-$cache}")
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+private=()           # put after apt-get: use the sources of private_update
 in_debian=()         # put before a command: run it in the Debian of enter_debian
 
 # ---- The cache ----
@@ -61,28 +62,23 @@ debian_sources() {
 	apt-get indextargets --format "$1" 'Created-By: Packages' 'Origin: Debian' 'Component: main' "${@:2}"
 }
 
-# Run apt-get or apt-cache with the sources in $work/apt/sources.list instead
-# of the system's.
-private_apt() {
-	"$1" -q -o Dir::Etc::SourceList="$work/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null \
-		-o Dir::State="$work/apt/state" -o Dir::Cache="$work/apt/cache" "${@:2}"
-}
-
-# Write those sources from stdin and fetch the lists.
+# Have apt-get and apt-cache, called with "${private[@]}", use the sources given
+# by stdin instead of the system's.
 private_update() {
 	mkdir -p "$work/apt/state" "$work/apt/cache"
 	cat > "$work/apt/sources.list"
-	private_apt apt-get update >> "$work/step.log" 2>&1 || {
-		tail -n 40 "$work/step.log" >&2
-		die "could not fetch the archive's lists"
-	}
+	private=(-q -o Dir::Etc::SourceList="$work/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
+		-o Dir::State="$work/apt/state" -o Dir::Cache="$work/apt/cache" -o Acquire::Languages=none)
+	step apt-get "${private[@]}" update
 }
 
 # ---- Another version ----
 
-# Does the running system have this version of the server, or offer it?
+# Does the running system have this version of the server, or offer it?  If
+# not in the cache, that is: an answer without a question to the archive.
 is_version_here() {
 	[ ! -x "/usr/lib/postgresql/$1/bin/postgres" ] || return 0
+	[ ! -d "$cache/debian-$1" ] || return 1
 	! can_install || update_lists
 	apt-cache show "postgresql-$1" "postgresql-server-dev-$1" > /dev/null 2>&1
 }
@@ -114,14 +110,11 @@ make_debian() {
 	mirror=$(debian_sources "\$(REPO_URI)" 'Label: Debian' | sed -n 1p)
 	[ -n "$mirror" ] || die "apt's configuration names no mirror of Debian"
 
-	private_update <<< "deb [signed-by=$keyring] $mirror oldstable main
-deb [signed-by=$keyring] $mirror stable main
-deb [signed-by=$keyring] $mirror testing main
-deb [signed-by=$keyring] $mirror unstable main"
 	for suite in $suites none; do
-		! private_apt apt-cache madison "postgresql-server-dev-$version" | grep -q " $suite/main " || break
+		[ "$suite" != none ] || die "none of Debian's releases has PostgreSQL $version: tried $suites"
+		private_update <<< "deb [signed-by=$keyring] $mirror $suite main"
+		! apt-cache "${private[@]}" show "postgresql-server-dev-$version" > /dev/null 2>&1 || break
 	done
-	[ "$suite" != none ] || die "none of Debian's releases has PostgreSQL $version: tried $suites"
 
 	step unshare --mount debootstrap --variant=minbase --keyring="$keyring" "$suite" "$new" "$mirror"
 	# start no server, make no cluster
@@ -153,8 +146,9 @@ test_in_debian() {
 fetch_server_source() {
 	local release
 	debian_sources "deb-src [signed-by=$keyring] \$(REPO_URI) \$(RELEASE) main" | private_update
-	for release in $(private_apt apt-cache showsrc --only-source "postgresql-$1" | sed -n 's/^Version: //p' | sort -rVu); do
-		if (cd "$work/apt" && private_apt apt-get source --only-source --download-only "postgresql-$1=$release") \
+	for release in $(apt-cache "${private[@]}" showsrc --only-source "postgresql-$1" |
+		sed -n 's/^Version: //p' | sort -rVu); do
+		if (cd "$work/apt" && apt-get "${private[@]}" source --only-source --download-only "postgresql-$1=$release") \
 			>> "$work/step.log" 2>&1; then
 			mkdir "$work/pg"
 			tar -C "$work/pg" --strip-components=1 -xf "$work/apt/postgresql-$1_${release%-*}.orig.tar."*
@@ -194,9 +188,10 @@ make_cassert() {
 # Set PG_CONFIG to that of a server with assertions.
 use_cassert() {
 	local version
-	! can_install || update_lists
-	version=$(offered_version)
-	[ -n "$version" ] || die "this system offers no PostgreSQL"
+	version=$(offered_version) || {
+		update_lists
+		version=$(offered_version)
+	} || die "this system offers no PostgreSQL"
 	make_cached "cassert-$version" make_cassert "$version" "$cache/cassert-$version"
 	export PG_CONFIG=$cache/cassert-$version/bin/pg_config
 }
