@@ -145,7 +145,7 @@ test_in_debian() {
 # Unpack the server's source, the newest that the archive still has, in $work/pg.
 fetch_server_source() {
 	local release
-	debian_sources "deb-src [signed-by=$keyring] \$(REPO_URI) \$(RELEASE) main" | private_update
+	private_update < <(debian_sources "deb-src [signed-by=$keyring] \$(REPO_URI) \$(RELEASE) main")
 	for release in $(apt-cache "${private[@]}" showsrc --only-source "postgresql-$1" |
 		sed -n 's/^Version: //p' | sort -rVu); do
 		if (cd "$work/apt" && apt-get "${private[@]}" source --only-source --download-only "postgresql-$1=$release") \
