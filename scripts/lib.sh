@@ -14,6 +14,8 @@ work=                # the temporary directory
 user=                # who owns it, the servers and the tests: never root
 as_user=()           # put before a command: run it as $user, in $work
 bin=                 # the programs of the server's copy
+server_version=      # Debian's server to use, if not the newest installed one
+job=                 # the process that run_job runs just now
 
 # The caller's settings are for the caller's servers.
 for variable in "${!PG@}" MAKEFLAGS MAKELEVEL MFLAGS; do
@@ -23,6 +25,22 @@ done
 die() {
 	echo "${0##*/}: $*" >&2
 	exit 1
+}
+
+# Run a command in the background, because bash reacts to a signal only then.
+run_job() {
+	local status=0
+	"$@" < /dev/null &
+	job=$!
+	wait "$job" || status=$?
+	job=
+	return "$status"
+}
+
+stop_job() {
+	[ -n "$job" ] || return 0
+	kill "$job" 2> /dev/null || true
+	wait "$job" || true
 }
 
 # ---- Users ----
@@ -108,6 +126,7 @@ install_missing() {
 	esac
 	apt_install "${missing[@]}"
 	restore_createcluster_conf
+	missing=()
 }
 
 # ---- The server and the extension ----
@@ -121,7 +140,8 @@ offered_version() {
 }
 
 # Set $server_bin to the directory of the server's programs and note what is
-# missing to build for it: PG_CONFIG's, the newest installed, Debian's.
+# missing to build for it: PG_CONFIG's, $server_version, the newest installed,
+# Debian's.
 need_server() {
 	need make command -v make
 	need gcc command -v gcc
@@ -133,8 +153,8 @@ need_server() {
 		return
 	fi
 
-	local version
-	version=$(installed_version) || true
+	local version=$server_version
+	[ -n "$version" ] || version=$(installed_version) || true
 	if [ -z "$version" ]; then
 		! can_install || update_lists
 		version=$(offered_version) || true
@@ -184,12 +204,13 @@ list_sources() {
 }
 
 copy_sources() {
-	mkdir "$work/src"
+	local to=$1
+	mkdir "$to"
 	if [ -e "$top/.git" ] && command -v git > /dev/null; then
-		list_sources | tar -C "$top" --null -T - -cf - | tar -C "$work/src" -xf -
+		list_sources | tar -C "$top" --null -T - -cf - | tar -C "$to" -xf -
 	else
 		tar -C "$top" --exclude=./.git --exclude='*.o' --exclude='*.bc' --exclude='*.so' -cf - . |
-			tar -C "$work/src" -xf -
+			tar -C "$to" -xf -
 	fi
 }
 
@@ -206,7 +227,7 @@ compile() {
 # Copy server and sources, and build.
 build() {
 	copy_server
-	copy_sources
+	copy_sources "$work/src"
 	[ "$(id -u)" != 0 ] || chown -R "$user:" "$work"
 	echo "building for $("$bin/postgres" --version)"
 	compile
