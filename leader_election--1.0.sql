@@ -53,7 +53,7 @@ AS 'MODULE_PATHNAME', 'le_try_acquire'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_try_acquire(bigint, text, bigint) IS
-	'become the leader of lock_id for lease_ms milliseconds (1..86400000, default 10000) under the name instance (1..127 bytes). true: leads now (a new term, or its own live lease renewed); inside a transaction block a new term counts from COMMIT. false: somebody else leads or is just becoming leader, or a grace period runs. Never waits for another contender. Errors, nothing changed: 22004 NULL argument; 22023 lease_ms or instance out of range, or lease_ms longer than the live term; 42501 the name''s live lease belongs to another role; 25001 would begin a term inside a transaction block; 25006 read-only transaction or standby; 53200 no memory';
+	'become the leader of lock_id for lease_ms milliseconds (1..86400000, default 10000) under the name instance (1..127 bytes). true: leads now (a new term, or its own live lease renewed); inside a transaction block a new term counts from COMMIT. false: somebody else leads or is just becoming leader, or a grace period runs. Never waits for another contender. Errors, nothing changed: 22004 NULL argument; 22023 lease_ms or instance out of range, or lease_ms longer than the live term; 42501 the name''s live lease belongs to another role; 25001 would begin a term inside a transaction block; 25006 read-only transaction or standby; class 53 no memory; 55000 le_lease has an index that cannot be served';
 
 CREATE FUNCTION le_renew(lock_id bigint, instance text, token bigint DEFAULT NULL)
 RETURNS boolean
