@@ -529,15 +529,15 @@ lead_on(Slot *slot)
 
 	if (slot->token == 0)
 		learn_token(slot);
-	else if (dice < 14)
+	else if (dice < 20)
 	{
 		stop(slot, "releases");
 		release(slot, percent(50));
 	}
-	else if (dice < 24)
+	else if (dice < 30)
 		/* dawdle until somebody else leads, and all others wait for it */
 		slot->due = slot->deadline + chance(slot->lease_ms * MS / 8);
-	else if (dice < 27)
+	else if (dice < 33)
 		fail(slot);
 	else
 		heartbeat(slot);
