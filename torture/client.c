@@ -42,7 +42,7 @@
 #define MS INT64_C(1000)
 #define CONNECT_LIMIT (2000 * MS)
 #define ANSWER_LIMIT (3000 * MS)	/* longer than any lease */
-#define GENERATION (9000 * MS)	/* how long a lock is contended for */
+#define GENERATION (6000 * MS)	/* how long a lock is contended for */
 #define LEASE_MIN 700
 #define LEASE_MAX 2000
 #define MAX_SLOTS 16
