@@ -43,6 +43,7 @@
 #define CONNECT_LIMIT (2000 * MS)
 #define ANSWER_LIMIT (3000 * MS)	/* longer than any lease */
 #define GENERATION (6000 * MS)	/* how long a lock is contended for */
+#define MEETING (20 * MS)
 #define LEASE_MIN 700
 #define LEASE_MAX 2000
 #define MAX_SLOTS 16
@@ -85,6 +86,7 @@ typedef struct Slot
 	bool		releasing;		/* the token's release must be answered */
 	int64_t		due;			/* next turn */
 	int			burst;			/* turns to come without much pause */
+	bool		late;			/* has let its deadline pass on purpose */
 	int64_t		dead[MAX_DEAD]; /* earlier tokens of ours */
 } Slot;
 
@@ -534,10 +536,13 @@ lead_on(Slot *slot)
 		stop(slot, "releases");
 		release(slot, percent(50));
 	}
-	else if (dice < 30)
-		/* dawdle until somebody else leads, and all others wait for it */
-		slot->due = slot->deadline + chance(slot->lease_ms * MS / 8);
-	else if (dice < 33)
+	else if (dice < 35)
+	{
+		/* come back at about the time when the server lets others in */
+		slot->due = slot->deadline + chance(slot->lease_ms * MS / 16);
+		slot->late = true;
+	}
+	else if (dice < 38)
 		fail(slot);
 	else
 		heartbeat(slot);
@@ -547,7 +552,9 @@ static void
 contend(Slot *slot)
 {
 	int			dice = (int) chance(100);
+	bool		late = slot->late;
 
+	slot->late = false;
 	if (dice < 2)
 		probe(slot);
 	else if (dice < 4)
@@ -560,7 +567,7 @@ contend(Slot *slot)
 			ask(&main_link, slot, "token", 0, "SELECT le_token(%" PRId64 ", '%s')",
 				slot->lock, me);
 	}
-	else if (slot->token != 0 && percent(50))
+	else if (slot->token != 0 && (late || percent(50)))
 		heartbeat(slot);		/* by silence we do not know that it is over */
 	else
 		try_to_lead(slot);
@@ -590,7 +597,17 @@ move_on(Slot *slot)
 	}
 	slot->lock = current_lock(slot);
 	slot->token = 0;
+	slot->late = false;
 	memset(slot->dead, 0, sizeof(slot->dead));
+}
+
+/* The next time at which all contenders of this lock ask at once */
+static int64_t
+meeting(const Slot *slot)
+{
+	int64_t		shift = (slot - slots) * MEETING / n_slots;
+
+	return (now() - shift) / MEETING * MEETING + MEETING + shift;
 }
 
 static void
@@ -614,7 +631,7 @@ take_turn(Slot *slot)
 		slot->due = now() + chance(1500);
 	else
 	{
-		slot->due = now() + 3 * MS + chance(60 * MS);
+		slot->due = percent(70) ? meeting(slot) : now() + 3 * MS + chance(60 * MS);
 		slot->burst = percent(12) ? 40 : 0;
 	}
 }
