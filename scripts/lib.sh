@@ -194,9 +194,14 @@ copy_sources() {
 }
 
 # Copy server and sources, build with warnings as errors, install into the copy.
+# Patches that are given as arguments change the copy of the sources first.
 build() {
+	local patch
 	copy_server
 	copy_sources
+	for patch in "$@"; do
+		patch -s -d "$work/src" -p1 < "$patch" || die "$patch does not fit"
+	done
 	[ "$(id -u)" != 0 ] || chown -R "$user:" "$work"
 	echo "building for $("$bin/postgres" --version)"
 	"${as_user[@]}" make -s -C "$work/src" PG_CONFIG="$bin/pg_config" with_llvm=no COPT=-Werror install \
