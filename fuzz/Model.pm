@@ -742,7 +742,12 @@ sub raised
 	undo_level($session);
 	pop @{$session->{levels}};
 	push @{$session->{out}}, $sqlstate;
-	$session->{pc}++ until $stmt->{ops}[$session->{pc}]{f} eq 'end_try';
+	# behind the end of this block, past those of blocks inside it
+	for (my $inside = 1; $inside > 0;)
+	{
+		my $f = $stmt->{ops}[++$session->{pc}]{f};
+		$inside += $f eq 'try' ? 1 : $f eq 'end_try' ? -1 : 0;
+	}
 	$session->{pc}++;
 	$session->{stage} = {};
 	return;

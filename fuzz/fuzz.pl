@@ -30,7 +30,7 @@ srand($opt{seed});
 
 my $PATIENCE = 60;       # seconds until an answer is late
 my $SHORT_MS = 5;        # a term up to that long is let run out at once
-my $BATCH = 150;         # steps between two looks at everything
+my $BATCH = 300;         # steps between two looks at everything
 my $LATEST = 40;         # steps shown after a failure
 
 my $admin_index = $opt{sessions};
@@ -95,26 +95,29 @@ my @bad_instances = (
 	{sql => q{repeat('y', 100000)}, str => 'y' x 100000},
 	{sql => q{repeat('y', 20000000)}, str => 'y' x 128});
 
+# The tame ones raise no error by themselves.
 sub random_lock
 {
-	return undef if chance(1.5);
+	my ($tame) = @_;
+	return undef if !$tame && chance(1.5);
 	return pick_weighted(5 => 1, 4 => 2, 3 => 3, map { (1 => $_) } @locks[3 .. $#locks]);
 }
 
 sub random_instance
 {
+	my ($tame) = @_;
 	return pick_weighted(6 => $instances[0], 5 => $instances[1], 3 => $instances[2],
-		2 => pick(@instances[3 .. $#instances]), 0.7 => pick(@long_instances), 0.7 => pick(@bad_instances));
+		2 => pick(@instances[3 .. $#instances]), 0.7 => pick(@long_instances), $tame ? () : (0.7 => pick(@bad_instances)));
 }
 
 sub random_ms
 {
-	my ($may_be_short) = @_;
+	my ($may_be_short, $tame) = @_;
 	return pick_weighted(
 		10 => 3_600_000, 3 => 7_200_000, 2 => 86_400_000,
-		$may_be_short ? (3 => 1 + int(rand($SHORT_MS))) : (),
+		$may_be_short ? (4 => 1 + int(rand($SHORT_MS))) : (),
 		1 => 'default',
-		0.8 => pick(undef, 0, -1, 86_400_001, $MAX, $MIN));
+		$tame ? () : (0.8 => pick(undef, 0, -1, 86_400_001, $MAX, $MIN)));
 }
 
 # undef is NULL, 'none' is left out
@@ -154,14 +157,47 @@ sub call
 	return {f => $f, sql => "le_$name(" . join(', ', @sql) . ')', %arg};
 }
 
+# Does a session wait for another one?
+sub waits_for
+{
+	my ($s, $other) = @_;
+	my $waits = $model->{sessions}[$s]{waits} or return 0;
+	return $model->holder($waits->{lock}) == $other;
+}
+
+# Somebody who will have to wait: the leader of a lock that is being changed.
+sub random_waiter
+{
+	my ($s) = @_;
+	my @busy = grep { $model->is_busy($s, $_) } @locks;
+	return unless @busy;
+	# better still one that is held by somebody who waits for this session
+	my @crosswise = grep { waits_for($model->holder($_), $s) } @busy;
+	my $lock = @crosswise && chance(75) ? pick(@crosswise) : pick(@busy);
+	my $entry = $model->{entry}{$lock};
+	my $term = pick(grep { $_ } $model->{committed}{$lock}, $entry && $entry->{term}) or return;
+	my ($inst) = grep { ($_->{str} // '') eq $term->{inst} } @instances, @long_instances;
+	return unless $inst;
+	my $token = chance(25) ? $term->{token} : 'none';
+	my $f = pick('acquire', 'renew', 'renew', 'release');
+	return call('acquire', lock => $lock, inst => $inst, ms => 3_600_000) if $f eq 'acquire';
+	return call($f, lock => $lock, inst => $inst, token => $token);
+}
+
 sub random_call
 {
-	my ($may_be_short) = @_;
-	my $lock = random_lock();
-	my $inst = random_instance();
+	my ($s, $may_be_short) = @_;
+	my $tame = $model->{sessions}[$s]{block} && chance(80);    # or no block would live long
+	if (chance(20))
+	{
+		my $waiter = random_waiter($s);
+		return $waiter if $waiter;
+	}
+	my $lock = random_lock($tame);
+	my $inst = random_instance($tame);
 	my $f = pick_weighted(
 		30 => 'acquire', 22 => 'renew', 18 => 'release', 5 => 'is_leader', 5 => 'leader',
-		4 => 'token', 4 => 'sweep', 1 => 'instance', 1 => 'lock_id', 2 => 'noise', 3 => 'fail');
+		4 => 'token', 4 => 'sweep', 1 => 'instance', 1 => 'lock_id', 2 => 'noise', $tame ? 0.2 : 3, 'fail');
 
 	# whoever leads is called more often by its name
 	if (chance(40) && defined $lock)
@@ -170,11 +206,11 @@ sub random_call
 		my ($found) = grep { $row && $_->{str} eq $row->{inst} } @instances, @long_instances;
 		$inst = $found if $found;
 	}
-	return call('acquire', lock => $lock, inst => $inst, ms => random_ms($may_be_short)) if $f eq 'acquire';
+	return call('acquire', lock => $lock, inst => $inst, ms => random_ms($may_be_short, $tame)) if $f eq 'acquire';
 	return call($f, lock => $lock, inst => $inst, token => random_token($lock)) if $f =~ /^(renew|release|is_leader)$/;
 	return call('leader', lock => $lock) if $f eq 'leader';
 	return call('token', lock => $lock, inst => $inst) if $f eq 'token';
-	return call('sweep', ms => pick(0, 0, 0, 0, 86_400_000, 86_400_001, -1, undef, $MAX, $MIN)) if $f eq 'sweep';
+	return call('sweep', ms => pick(0, 0, 0, 86_400_000, $tame ? () : (86_400_001, -1, undef, $MAX, $MIN))) if $f eq 'sweep';
 	return random_name_call($f) if $f eq 'instance' || $f eq 'lock_id';
 	return {f => 'fail', error => '22012', sql => '1 / (random() * 0)::int'} if $f eq 'fail';
 	return {f => 'noise', sql => pick('pg_advisory_unlock_all()', 'pg_try_advisory_xact_lock(1)',
@@ -222,6 +258,7 @@ sub single
 
 sub random_do
 {
+	my ($s) = @_;
 	my (@ops, @sql);
 	my $depth = 0;
 	foreach (1 .. 2 + int(rand(4)))
@@ -232,7 +269,7 @@ sub random_do
 			push @sql, 'BEGIN';
 			$depth++;
 		}
-		my $op = random_call(chance(30));
+		my $op = random_call($s, chance(30));
 		push @ops, $op;
 		push @sql, "RAISE NOTICE '%', $op->{sql};";
 		if ($op->{f} eq 'acquire' && ($op->{ms} // 0) >= 1 && $op->{ms} <= $SHORT_MS && defined $op->{lock})
@@ -264,12 +301,12 @@ sub random_do
 
 sub random_calls
 {
-	my ($session) = @_;
+	my ($s, $session) = @_;
 	my $how = pick_weighted(60 => 'one', 12 => 'select', 14 => 'do', 4 => 'multi', 4 => 'pipeline',
 		4 => 'view', 2 => 'info', 1 => 'parse');
 
-	if ($how eq 'one') { return of_calls('select', random_call(1)) }
-	if ($how eq 'do') { return random_do() }
+	if ($how eq 'one') { return of_calls('select', random_call($s, 1)) }
+	if ($how eq 'do') { return random_do($s) }
 	if ($how eq 'view') { return single($view_op) }
 	if ($how eq 'info') { return single({f => 'info'}, 'SELECT version, entries, epoch IS NOT NULL, timeline FROM le_info()') }
 	if ($how eq 'parse' && !$session->{failed})
@@ -281,21 +318,25 @@ sub random_calls
 					[{f => 'fail', error => '22P02'}, "SELECT le_try_acquire('one', 'a')"],
 					[{f => 'fail', error => '42883'}, "SELECT le_leader(1.5)"])});
 	}
-	return of_calls($how eq 'parse' ? 'select' : $how, map { random_call(0) } 1 .. 2 + int(rand(3)));
+	return of_calls($how eq 'parse' ? 'select' : $how, map { random_call($s, 0) } 1 .. 2 + int(rand(3)));
 }
 
 sub random_control
 {
 	my ($session) = @_;
 	my $in_block = $session->{block};
+	my @names = map { $_->{name} // () } @{$session->{levels}};
 	my $name = pick('s', 't', 'u');
+	my $old_name = @names && chance(85) ? pick(@names) : $name;
 	my $what = $in_block
 	  ? pick_weighted(
-		$session->{failed} ? (30 => 'rollback', 20 => 'rollback_to') : (14 => 'commit', 10 => 'rollback', 8 => 'rollback_to'),
-		16 => 'savepoint', 6 => 'release_savepoint', 6 => 'allow', 5 => 'role', 3 => 'prepare',
-		2 => 'read_only', 1 => 'discard', 1 => 'begin')
+		$session->{failed}
+		? (30 => 'rollback', 4 => 'commit', (@names ? 60 : 3) => 'rollback_to')
+		: (14 => 'commit', 8 => 'rollback', (@names ? 12 : 0.3) => 'rollback_to', (@names ? 8 : 0.3) => 'release_savepoint', 3 => 'prepare'),
+		16 => 'savepoint', ($session->{set}{allow} ? 3 : 12) => 'allow', 4 => 'role',
+		0.7 => 'read_only', 0.5 => 'discard', 1 => 'begin')
 	  : pick_weighted(
-		40 => 'begin', 8 => 'allow', 7 => 'role', 3 => 'user', 2 => 'discard', 2 => 'dro', 1 => 'commit', 1 => 'rollback',
+		45 => 'begin', ($session->{set}{allow} ? 3 : 16) => 'allow', 7 => 'role', 2 => 'user', 1 => 'discard', ($session->{set}{dro} ? 10 : 1) => 'dro', 1 => 'commit', 1 => 'rollback',
 		1 => 'savepoint', 1 => 'release_savepoint', 1 => 'rollback_to', 1 => 'prepare', 1 => 'read_only');
 
 	if ($what eq 'begin')
@@ -312,15 +353,15 @@ sub random_control
 	}
 	return control("PREPARE TRANSACTION 'p'", f => 'prepare', possible => $prepared) if $what eq 'prepare';
 	return control("SAVEPOINT $name", f => 'savepoint', name => $name) if $what eq 'savepoint';
-	return control("ROLLBACK TO $name", f => 'rollback_to', name => $name) if $what eq 'rollback_to';
-	return control("RELEASE $name", f => 'release_savepoint', name => $name) if $what eq 'release_savepoint';
+	return control("ROLLBACK TO $old_name", f => 'rollback_to', name => $old_name) if $what eq 'rollback_to';
+	return control("RELEASE $old_name", f => 'release_savepoint', name => $old_name) if $what eq 'release_savepoint';
 	return control('SET TRANSACTION READ ONLY', f => 'read_only') if $what eq 'read_only';
 	return control('DISCARD ALL', f => 'discard') if $what eq 'discard';
 	my $local = chance(30) ? 1 : 0;
 	my $set = $local ? 'SET LOCAL' : 'SET';
 	if ($what eq 'allow')
 	{
-		my $value = chance(75) ? 1 : 0;
+		my $value = chance(85) ? 1 : 0;
 		return control("$set leader_election.allow_in_transaction = " . ($value ? 'on' : 'off'),
 			f => 'set', name => 'allow', value => $value, local => $local, tag => 'SET');
 	}
@@ -332,10 +373,10 @@ sub random_control
 	}
 	if ($what eq 'role')
 	{
-		my $role = pick_weighted(5 => undef, 4 => 'app', 3 => 'member', 3 => 'other', 1 => 'stranger', 1 => 'postgres');
+		my $role = pick_weighted(9 => undef, 4 => 'app', 3 => 'member', 2 => 'other', 0.6 => 'stranger', 1 => 'postgres');
 		return control("$set ROLE " . ($role // 'NONE'), f => 'set', name => 'role', value => $role, local => $local, tag => 'SET');
 	}
-	my $user = pick('postgres', 'postgres', 'app', 'member', 'other', 'stranger');
+	my $user = pick(('postgres') x 6, 'app', 'member', 'other', 'stranger');
 	return (
 		control('SET ROLE NONE', f => 'set', name => 'role', value => undef, local => 0, tag => 'SET'),
 		control("SET SESSION AUTHORIZATION $user", f => 'set_user', value => $user, tag => 'SET'));
@@ -782,8 +823,8 @@ sub administer
 		$model->drop_extension;
 		foreach (1 .. 3)
 		{
-			my $stmt = chance(20) ? single($view_op) : of_calls('select', random_call(0));
-			execute(int(rand($opt{sessions})), $stmt);
+			my $s = int(rand($opt{sessions}));
+			execute($s, chance(20) ? single($view_op) : of_calls('select', random_call($s, 0)));
 		}
 		$schema = 'public';
 		$admin->must('CREATE EXTENSION leader_election');
@@ -839,9 +880,27 @@ sub generate
 {
 	my ($s) = @_;
 	my $session = $model->{sessions}[$s];
-	my $calls = $session->{failed} ? 15 : $session->{block} ? 60 : 75;
+	my $calls = $session->{failed} ? 8 : $session->{block} ? 62 : 55;
 	return random_control($session) unless chance($calls);
-	return random_calls($session);
+	return random_calls($s, $session);
+}
+
+# Several sessions begin to change different locks, so that others meet them.
+sub scene
+{
+	my @idle = grep { !$model->is_waiting($_) && !$model->{sessions}[$_]{block} } 0 .. $opt{sessions} - 1;
+	foreach my $lock (@locks)
+	{
+		my $term = $model->{committed}{$lock};
+		next if !$term || !$term->{live} || defined $model->holder($lock) || chance(30);
+		my ($inst) = grep { $_->{str} eq $term->{inst} } @instances, @long_instances;
+		next unless $inst;
+		my $s = shift @idle // return;
+		execute($s, control('SET ROLE NONE', f => 'set', name => 'role', value => undef, local => 0, tag => 'SET'));
+		execute($s, control('BEGIN', f => 'begin'));
+		execute($s, of_calls('select', call('release', lock => $lock, inst => $inst)));
+	}
+	return;
 }
 
 sub one_step
@@ -854,6 +913,7 @@ sub one_step
 		my $s = pick(@waiting);
 		return chance(60) ? cancel($s) : lose_session($s, 'terminate');
 	}
+	return scene() if chance(1);
 	my $s = pick(@free);
 	return lose_session($s, chance(80) ? 'disconnect' : 'terminate') if chance(0.6);
 
