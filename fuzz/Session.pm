@@ -72,20 +72,13 @@ sub send_pipeline
 	return;
 }
 
-# Is an answer coming?  Waits that long for it.
-sub is_readable
-{
-	my ($self, $seconds) = @_;
-	return 1 if length $self->{buffer};
-	return IO::Select->new($self->{socket})->can_read($seconds) ? 1 : 0;
-}
-
 # Read to ReadyForQuery.  Returns undef if that takes too long, else
 # {rows, notices, tag, sqlstate, message, status}; status is I, T or E, and
 # empty if the connection is lost.
 sub collect
 {
 	my ($self, $seconds) = @_;
+	return delete $self->{peeked} if $self->{peeked};
 	my $answer = $self->{answer} //= {rows => [], notices => [], tag => ''};
 	my $end = time() + $seconds;
 
@@ -116,6 +109,13 @@ sub collect
 			return $answer;
 		}
 	}
+}
+
+# As collect(), but the answer stays to be collected.
+sub peek
+{
+	my ($self, $seconds) = @_;
+	return $self->{peeked} //= $self->collect($seconds);
 }
 
 sub message

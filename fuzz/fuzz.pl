@@ -656,7 +656,12 @@ sub break_deadlock
 	my $victim;
 	until (defined $victim)
 	{
-		($victim) = grep { $sessions[$_]->is_readable(0.005) } @members;
+		# the others may get what they wait for as soon as it is gone
+		foreach my $s (@members)
+		{
+			my $answer = $sessions[$s]->peek(0.005);
+			$victim = $s if $answer && ($answer->{sqlstate} // '') eq '40P01';
+		}
 		failure($members[0], 'a deadlock', 'nobody is its victim') if time() > $end;
 	}
 	note($victim, '  -- is the victim of a deadlock');
