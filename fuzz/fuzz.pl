@@ -847,12 +847,15 @@ sub is_simple
 	return @{$stmt->{ops}} == 1;
 }
 
-# May a statement that will wait do so?  What is woken runs side by side, and
-# then what one does must not show in what another is told.
+# May a statement that will wait do so?  What is woken runs side by side with
+# others that are, and then what one does must not show in what another is
+# told; and beside the one that wakes it, which may not yet have let go of all
+# its locks, so it must not challenge for another one.
 sub may_wait
 {
-	my ($stmt, $lock) = @_;
+	my ($stmt, $pc, $lock) = @_;
 	my @waiting = $model->waiting;
+	return 0 if grep { $_->{f} =~ /^(acquire|sweep)$/ } @{$stmt->{ops}}[$pc + 1 .. $#{$stmt->{ops}}];
 	return 1 unless @waiting;
 	return 0 unless is_simple($stmt);
 	foreach my $s (@waiting)
@@ -874,7 +877,7 @@ sub rehearse
 	my ($is_default) = grep { $_->{is_default} } @{$stmt->{ops}};
 	$copy->{begun} = [];
 	my $outcome = $copy->start($s, $stmt);
-	return if defined $outcome->{wait} && !may_wait($stmt, $outcome->{wait});
+	return if defined $outcome->{wait} && !may_wait($stmt, $copy->{sessions}[$s]{pc}, $outcome->{wait});
 
 	# a term of ten seconds would run out when it likes
 	return if $is_default && (defined $outcome->{wait} || grep { $_->{ms} == 10_000 } @{$copy->{begun}});
