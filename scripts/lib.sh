@@ -224,10 +224,15 @@ compile() {
 	}
 }
 
-# Copy server and sources, and build.
+# Copy server and sources, and build.  Patches that are given as arguments
+# change the copy of the sources first.
 build() {
+	local patch
 	copy_server
 	copy_sources "$work/src"
+	for patch in "$@"; do
+		patch -s -d "$work/src" -p1 < "$patch" || die "$patch does not fit"
+	done
 	[ "$(id -u)" != 0 ] || chown -R "$user:" "$work"
 	echo "building for $("$bin/postgres" --version)"
 	compile

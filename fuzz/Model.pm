@@ -1,0 +1,967 @@
+package Model;
+
+# What the server must answer: the executable specification of one database's
+# elections, as seen by several sessions that send one statement at a time.
+#
+#   term     {lock, inst, ms, role, seq, token, live}.  Never changes, but that
+#            its token becomes known and that it runs out (live = 0).  The
+#            fuzzer says when: see expire().
+#   row      per lock the committed term, or none ({committed}), and what the
+#            transaction of a session has made of it ({levels}, one for the
+#            transaction and one for each savepoint).  Who has written the row
+#            of a lock holds the lock until that is committed or undone.
+#   entry    per lock the heartbeats in memory: {term, renewals, marked}.  It is
+#            nobody's transaction.  It speaks without the row while it is not
+#            marked and its term is live.
+#
+# A session waits for a lock that another one holds only if the row or a
+# marked entry names it as the live holder.
+#
+# A statement is {kind, sql, ops}: kind is control (one op of CONTROL below),
+# select (all calls in one SELECT), multi (several statements sent at once),
+# pipeline, or do (a PL/pgSQL block).  start() and whatever ends a wait return
+# an outcome:
+#   {wait => lock, cycle => [sessions]}   it waits, perhaps in a deadlock
+#   {values => [...]}                     it is done
+#   {error => SQLSTATE, values => [...]}  it has failed, after these notices
+# each with the transaction {status} that the server reports with it.
+
+use strict;
+use warnings;
+
+use constant {
+	INSTANCE_MAX => 127,
+	LEASE_MS_MAX => 86_400_000,
+};
+
+# Functions that anybody may execute, and those that need the grant
+my %public = map { $_ => 1 } qw(instance lock_id fail noise expire);
+
+# Not caught by EXCEPTION WHEN OTHERS
+my %uncaught = map { $_ => 1 } qw(57014 57P01);
+
+sub new
+{
+	my ($class, $sessions) = @_;
+	my $self = bless {
+		sessions => [],
+		committed => {},
+		entry => {},
+		exists => 1,    # the extension
+		seq => 0,       # terms begun
+		waits => 0,
+		tokens => {},   # lock => [[seq, token], ...]
+		count => {},    # function => outcome => how often
+		begun => [],    # terms since the fuzzer last asked
+	}, $class;
+	$self->connect($_) foreach 0 .. $sessions - 1;
+	return $self;
+}
+
+# A new connection, as the superuser who owns the extension
+sub connect    ## no critic: a session does connect
+{
+	my ($self, $s) = @_;
+	$self->{sessions}[$s] = {
+		block => 0,     # BEGIN was sent
+		failed => 0,
+		levels => [],   # empty: no transaction
+		set => default_settings(),
+	};
+	return;
+}
+
+# Settings as they are now; those with _s are what a COMMIT leaves
+sub default_settings
+{
+	return {
+		allow => 0, allow_s => 0, dro => 0, dro_s => 0,
+		role => undef, role_s => undef, user => 'postgres', ro => 0
+	};
+}
+
+# ---- Roles ----
+
+sub role
+{
+	my ($session) = @_;
+	return $session->{set}{role} // $session->{set}{user};
+}
+
+sub has_privs_of
+{
+	my ($role, $other) = @_;
+	return $role eq 'postgres' || $role eq $other || ($role eq 'member' && $other eq 'app');
+}
+
+sub may_execute
+{
+	my ($session, $function) = @_;
+	return $public{$function} || role($session) ne 'stranger';
+}
+
+# ---- Transactions ----
+
+sub push_level
+{
+	my ($session, %level) = @_;
+	push @{$session->{levels}}, {writes => {}, saved => {%{$session->{set}}}, %level};
+	return;
+}
+
+sub begin
+{
+	my ($session) = @_;
+	$session->{made} = 0;     # a transition, even if it was undone
+	$session->{begun} = [];   # terms begun in a block
+	push_level($session);
+	$session->{set}{ro} = $session->{set}{dro};
+	return;
+}
+
+# Undo the innermost level but keep it.
+sub undo_level
+{
+	my ($session) = @_;
+	my $level = $session->{levels}[-1];
+	$level->{writes} = {};
+	$session->{set} = {%{$level->{saved}}};
+	return;
+}
+
+# Make the innermost level part of the one around it.
+sub release_level
+{
+	my ($session) = @_;
+	my $level = pop @{$session->{levels}};
+	my $outer = $session->{levels}[-1]{writes};
+	$outer->{$_} = $level->{writes}{$_} foreach keys %{$level->{writes}};
+	$session->{set}{ro} = $level->{saved}{ro};
+	return;
+}
+
+sub end_transaction
+{
+	my ($session) = @_;
+	$session->{levels} = [];
+	$session->{block} = 0;
+	$session->{failed} = 0;
+	$session->{set}{ro} = 0;
+	return;
+}
+
+sub rollback
+{
+	my ($session) = @_;
+	while (@{$session->{levels}})
+	{
+		undo_level($session);
+		pop @{$session->{levels}};
+	}
+	end_transaction($session);
+	return;
+}
+
+# Returns an SQLSTATE if the commit is refused, then all is undone.
+sub commit
+{
+	my ($self, $session) = @_;
+	release_level($session) while @{$session->{levels}} > 1;
+	foreach my $term (@{$session->{begun}})
+	{
+		my $row = $self->row($session, $term->{lock});
+		next if !$row || $row->{seq} != $term->{seq} || $row->{live};
+		rollback($session);
+		return 'LE001';
+	}
+	my $writes = $session->{levels}[0]{writes};
+	$self->{committed}{$_} = $writes->{$_} foreach keys %{$writes};
+	$session->{set}{$_} = $session->{set}{"${_}_s"} foreach qw(allow dro role);
+	end_transaction($session);
+	return;
+}
+
+# A statement has failed outside of any handler.
+sub fail_statement
+{
+	my ($session) = @_;
+	pop_handler($session);
+	if (!$session->{block})
+	{
+		rollback($session);
+		return;
+	}
+	undo_level($session);
+	$session->{failed} = 1;
+	return;
+}
+
+# Undo and remove the levels of PL/pgSQL's EXCEPTION blocks.
+sub pop_handler
+{
+	my ($session) = @_;
+	while ($session->{levels}[-1]{handler})
+	{
+		undo_level($session);
+		pop @{$session->{levels}};
+	}
+	return;
+}
+
+sub status
+{
+	my ($session) = @_;
+	return $session->{failed} ? 'E' : $session->{block} ? 'T' : 'I';
+}
+
+# ---- What a session sees, and who holds what ----
+
+# The row of a lock: a term, or undef
+sub row
+{
+	my ($self, $session, $lock) = @_;
+	foreach my $level (reverse @{$session->{levels}})
+	{
+		return $level->{writes}{$lock} if exists $level->{writes}{$lock};
+	}
+	return $self->{committed}{$lock};
+}
+
+sub is_own
+{
+	my ($session, $lock) = @_;
+	return grep { exists $_->{writes}{$lock} } @{$session->{levels}};
+}
+
+# The session that holds a lock, or undef
+sub holder
+{
+	my ($self, $lock) = @_;
+	foreach my $s (0 .. $#{$self->{sessions}})
+	{
+		return $s if is_own($self->{sessions}[$s], $lock);
+	}
+	return;
+}
+
+sub is_busy
+{
+	my ($self, $s, $lock) = @_;
+	my $holder = $self->holder($lock);
+	return defined $holder && $holder != $s;
+}
+
+# The entry, if it is of a live term
+sub live_entry
+{
+	my ($self, $lock) = @_;
+	my $entry = $self->{entry}{$lock};
+	return $entry && $entry->{term}{live} ? $entry : undef;
+}
+
+# The live term, or undef
+sub live
+{
+	my ($self, $session, $lock) = @_;
+	my $entry = $self->live_entry($lock);
+	return $entry->{term} if $entry && !$entry->{marked};
+	my $row = $self->row($session, $lock);
+	return $row && $row->{live} ? $row : undef;
+}
+
+# Does the caller mean this term?
+sub names
+{
+	my ($op, $term) = @_;
+	return 0 if $op->{inst}{str} ne $term->{inst};
+	return 1 unless defined $op->{token};
+	return defined $term->{token} && $op->{token} eq $term->{token};
+}
+
+# Might the caller be the live holder?
+sub worth_waiting
+{
+	my ($self, $session, $op) = @_;
+	my $row = $self->row($session, $op->{lock});
+	return 1 if $row && $row->{live} && names($op, $row);
+	my $entry = $self->live_entry($op->{lock});
+	return $entry && $entry->{marked} && names($op, $entry->{term});
+}
+
+# ---- The functions ----
+#
+# Each returns a value, or an error, or that it waits; then it is called again
+# with what it has put into $stage.
+
+sub value { return {value => $_[0]} }
+sub error { return {error => $_[0]} }
+sub bool  { return value($_[0] ? 't' : 'f') }
+
+# What is wrong with the arguments, in the order in which they are looked at
+sub bad_argument
+{
+	my ($session, $op) = @_;
+	my $f = $op->{f};
+	if ($f ne 'sweep')
+	{
+		return '22004' unless defined $op->{lock};
+		if ($f ne 'leader')
+		{
+			return '22004' unless defined $op->{inst}{str};
+			my $length = length $op->{inst}{str};
+			return '22023' if $length < 1 || $length > INSTANCE_MAX;
+		}
+	}
+	if ($f eq 'acquire' || $f eq 'sweep')
+	{
+		return '22004' unless defined $op->{ms};
+		return '22023' if $op->{ms} < ($f eq 'sweep' ? 0 : 1) || $op->{ms} > LEASE_MS_MAX;
+	}
+	return '25006' if $session->{set}{ro} && $f =~ /^(acquire|renew|release|sweep)$/;
+	return;
+}
+
+# Is a term on which the caller has a claim really its own?
+sub judge
+{
+	my ($session, $op, $term) = @_;
+	return '42501' unless has_privs_of(role($session), $term->{role});
+	return '22023' if $op->{f} eq 'acquire' && $op->{ms} > $term->{ms};
+	return;
+}
+
+# The heartbeat without the row.  undef: the entry cannot tell.
+sub beat
+{
+	my ($self, $session, $op) = @_;
+	my $entry = $self->live_entry($op->{lock});
+	return if !$entry || $entry->{marked};
+	return bool(0) unless names($op, $entry->{term});
+	my $wrong = judge($session, $op, $entry->{term});
+	return error($wrong) if $wrong;
+	$entry->{renewals}++;
+	return bool(1);
+}
+
+# The heartbeat under the lock
+sub beat_locked
+{
+	my ($self, $session, $op) = @_;
+	my $lock = $op->{lock};
+	my $row = $self->row($session, $lock);
+	return bool(0) if !$row || !$row->{live} || !names($op, $row);
+	my $wrong = judge($session, $op, $row);
+	return error($wrong) if $wrong;
+	if (!is_own($session, $lock))
+	{
+		my $entry = $self->{entry}{$lock};
+		$entry = $self->{entry}{$lock} = {term => $row, renewals => 0}
+		  if !$entry || $entry->{term}{seq} != $row->{seq};
+		$entry->{renewals}++;
+		$entry->{marked} = 0;
+	}
+	return bool(1);
+}
+
+sub call_renew
+{
+	my ($self, $s, $session, $op, $stage) = @_;
+	if (!$stage->{at})
+	{
+		my $beat = $self->beat($session, $op);
+		return $beat if $beat;
+		return bool(0) unless $self->worth_waiting($session, $op);
+		$stage->{at} = 'locked';
+	}
+	return {wait => $op->{lock}} if $self->is_busy($s, $op->{lock});
+	return $self->beat_locked($session, $op);
+}
+
+sub call_acquire
+{
+	my ($self, $s, $session, $op, $stage) = @_;
+	my $lock = $op->{lock};
+	$stage->{at} //= 'look';
+
+	if ($stage->{at} eq 'look')
+	{
+		my $entry = $self->live_entry($lock);
+		if ($entry && !$entry->{marked})
+		{
+			return $self->beat($session, $op);
+		}
+		my $row = $self->row($session, $lock);
+		$stage->{other} = $row && $row->{live} && !names($op, $row);
+		$stage->{at} = $self->worth_waiting($session, $op) ? 'heartbeat' : 'challenge';
+	}
+
+	if ($stage->{at} eq 'heartbeat')
+	{
+		return {wait => $lock} if $self->is_busy($s, $lock);
+		my $beat = $self->beat_locked($session, $op);
+		return $beat if $beat->{error} || $beat->{value} eq 't';
+		$stage->{at} = 'challenge';
+	}
+
+	# somebody else led when we looked; or is just becoming leader
+	return bool(0) if $stage->{other} || $self->is_busy($s, $lock);
+
+	my $row = $self->row($session, $lock);
+	return $self->beat_locked($session, $op) if $row && $row->{live};
+	return $self->begin_term($session, $op);
+}
+
+sub begin_term
+{
+	my ($self, $session, $op) = @_;
+	my $in_block = $session->{block} || @{$session->{levels}} > 1 || $session->{stmt}{kind} eq 'multi';
+	return error('25001')
+	  if !$session->{set}{allow}
+	  && ($in_block || ($session->{stmt}{kind} eq 'pipeline' && $session->{pc} > 0));
+
+	my $term = {
+		lock => $op->{lock}, inst => $op->{inst}{str}, ms => $op->{ms},
+		role => role($session), seq => ++$self->{seq}, live => 1};
+	$session->{levels}[-1]{writes}{$op->{lock}} = $term;
+	$session->{made} = 1;
+	push @{$session->{begun}}, $term if $in_block;
+	push @{$self->{begun}}, $term;
+	return bool(1);
+}
+
+sub call_release
+{
+	my ($self, $s, $session, $op, $stage) = @_;
+	my $lock = $op->{lock};
+	if (!$stage->{at})
+	{
+		return bool(0) unless $self->worth_waiting($session, $op);
+		$stage->{at} = 'locked';
+	}
+	return {wait => $lock} if $self->is_busy($s, $lock);
+
+	my $row = $self->row($session, $lock);
+	return bool(0) if !$row || !$row->{live} || !names($op, $row);
+	my $wrong = judge($session, $op, $row);
+	return error($wrong) if $wrong;
+	$self->{entry}{$lock}{marked} = 1 if $self->{entry}{$lock};
+	$session->{levels}[-1]{writes}{$lock} = undef;
+	$session->{made} = 1;
+	return bool(1);
+}
+
+sub call_is_leader
+{
+	my ($self, $s, $session, $op) = @_;
+	my $term = $self->live($session, $op->{lock});
+	return bool($term && names($op, $term));
+}
+
+sub call_leader
+{
+	my ($self, $s, $session, $op) = @_;
+	my $term = $self->live($session, $op->{lock});
+	return value($term && $term->{inst});
+}
+
+sub call_token
+{
+	my ($self, $s, $session, $op) = @_;
+	my $term = $self->live($session, $op->{lock});
+	return value($term && $op->{inst}{str} eq $term->{inst} ? {term => $term} : undef);
+}
+
+# Only what has just run out or is a day over can be told without a clock.
+sub call_sweep
+{
+	my ($self, $s, $session, $op) = @_;
+	return error('42501') unless has_privs_of(role($session), 'postgres');
+	my $deleted = 0;
+	foreach my $row ($op->{ms} == 0 ? $self->rows($session) : ())
+	{
+		next if $row->{live} || $self->is_busy($s, $row->{lock});
+		$session->{levels}[-1]{writes}{$row->{lock}} = undef;
+		$session->{made} = 1;
+		$deleted++;
+	}
+	foreach my $lock (keys %{$self->{entry}})
+	{
+		delete $self->{entry}{$lock} unless $self->live_entry($lock);
+	}
+	return value($deleted);
+}
+
+# All rows that a session sees
+sub rows
+{
+	my ($self, $session) = @_;
+	my %locks = map { $_ => 1 } keys %{$self->{committed}}, map { keys %{$_->{writes}} } @{$session->{levels}};
+	return grep { $_ } map { $self->row($session, $_) } keys %locks;
+}
+
+sub call_view
+{
+	my ($self, $s, $session) = @_;
+	my %view;
+	foreach my $row ($self->rows($session))
+	{
+		my $entry = $self->{entry}{$row->{lock}};
+		$view{$row->{lock}} = {
+			term => $row,
+			renewals => $entry && $entry->{term}{seq} == $row->{seq} ? $entry->{renewals} : 0,
+			state => $row->{live} ? 'live' : 'expired'};
+	}
+	return value({view => \%view});
+}
+
+# There are at least the heartbeats of the terms that are live.
+sub call_info
+{
+	my ($self) = @_;
+	return value({info => scalar grep { $self->live_entry($_) } keys %{$self->{entry}}});
+}
+
+my %call = (
+	acquire => \&call_acquire,
+	renew => \&call_renew,
+	release => \&call_release,
+	is_leader => \&call_is_leader,
+	leader => \&call_leader,
+	token => \&call_token,
+	sweep => \&call_sweep,
+	view => \&call_view,
+	info => \&call_info,
+	instance => sub { return value({instance => $_[3]{prefix}}) },
+	lock_id => sub { return value($_[3]{result}) },
+	noise => sub { return value({any => 1}) },
+	fail => sub { return error($_[3]{error}) },
+);
+my %argument_check = map { $_ => 1 } qw(acquire renew release is_leader leader token sweep);
+
+# ---- Transaction control ----
+
+# Each returns an error, or what the command is tagged with.
+my %control = (
+	begin => sub {
+		my ($self, $session, $op) = @_;
+		return 'BEGIN' if $session->{block};
+		begin($session);
+		$session->{block} = 1;
+		$session->{set}{ro} = $op->{ro} if defined $op->{ro};
+		return 'BEGIN';
+	},
+	commit => sub {
+		my ($self, $session, $op) = @_;
+		if (!$session->{block})
+		{
+			return error('25P01') if $op->{chain};
+			return 'COMMIT';
+		}
+		my $failed = $session->{failed};
+		my $ro = $session->{set}{ro};
+		my $refused = $failed ? rollback($session) : $self->commit($session);
+		return error($refused) if $refused;
+		chain($session, $ro) if $op->{chain};
+		return $failed ? 'ROLLBACK' : 'COMMIT';
+	},
+	rollback => sub {
+		my ($self, $session, $op) = @_;
+		return $op->{chain} ? error('25P01') : 'ROLLBACK' unless $session->{block};
+		my $ro = $session->{set}{ro};
+		rollback($session);
+		chain($session, $ro) if $op->{chain};
+		return 'ROLLBACK';
+	},
+	prepare => sub {
+		my ($self, $session, $op) = @_;
+		return 'ROLLBACK' unless $session->{block};
+		if ($session->{failed})
+		{
+			rollback($session);
+			return 'ROLLBACK';
+		}
+		my $made = $session->{made};
+		my $refused = $made ? '0A000' : $op->{possible} ? $self->commit($session) : '55000';
+		if ($refused)
+		{
+			rollback($session);
+			return error($refused);
+		}
+		return 'PREPARE TRANSACTION';
+	},
+	savepoint => sub {
+		my ($self, $session, $op) = @_;
+		return error('25P01') unless $session->{block};
+		push_level($session, name => $op->{name});
+		return 'SAVEPOINT';
+	},
+	rollback_to => sub {
+		my ($self, $session, $op) = @_;
+		return error('25P01') unless $session->{block};
+		return error('3B001') unless grep { ($_->{name} // '') eq $op->{name} } @{$session->{levels}};
+		until (($session->{levels}[-1]{name} // '') eq $op->{name})
+		{
+			undo_level($session);
+			pop @{$session->{levels}};
+		}
+		undo_level($session);
+		$session->{failed} = 0;
+		return 'ROLLBACK';
+	},
+	release_savepoint => sub {
+		my ($self, $session, $op) = @_;
+		return error('25P01') unless $session->{block};
+		return error('3B001') unless grep { ($_->{name} // '') eq $op->{name} } @{$session->{levels}};
+		release_level($session) until ($session->{levels}[-1]{name} // '') eq $op->{name};
+		release_level($session);
+		return 'RELEASE';
+	},
+	# SET [LOCAL] of allow, dro, or (if permitted) role
+	set => sub {
+		my ($self, $session, $op) = @_;
+		my ($set, $name, $to) = ($session->{set}, $op->{name}, $op->{value});
+		return error('42501')
+		  if $name eq 'role' && defined $to && !has_privs_of($set->{user}, $to);
+		return 'SET' if $op->{local} && !$session->{block};
+		$set->{$name} = $to;
+		$set->{"${name}_s"} = $to unless $op->{local};
+		return $op->{tag};
+	},
+	set_user => sub {
+		my ($self, $session, $op) = @_;
+		$session->{set}{user} = $op->{value};
+		return $op->{tag};
+	},
+	read_only => sub {
+		my ($self, $session) = @_;
+		$session->{set}{ro} = 1 if $session->{block};
+		return 'SET';
+	},
+	discard => sub {
+		my ($self, $session) = @_;
+		return error('25001') if $session->{block};
+		$session->{set} = default_settings();
+		return 'DISCARD ALL';
+	},
+);
+
+sub chain
+{
+	my ($session, $ro) = @_;
+	begin($session);
+	$session->{block} = 1;
+	$session->{set}{ro} = $ro;
+	return;
+}
+
+sub start_control
+{
+	my ($self, $session, $op) = @_;
+	if ($session->{failed} && $op->{f} !~ /^(commit|rollback|rollback_to|prepare)$/)
+	{
+		return {error => '25P02'};
+	}
+	my $done = $control{$op->{f}}->($self, $session, $op);
+	if (ref $done)
+	{
+		fail_statement($session) if $session->{block};
+		return $done;
+	}
+	return {tag => $done, values => []};
+}
+
+# ---- Statements ----
+
+sub start
+{
+	my ($self, $s, $stmt) = @_;
+	my $session = $self->{sessions}[$s];
+	my $outcome;
+
+	if ($stmt->{kind} eq 'control')
+	{
+		$outcome = $self->start_control($session, $stmt->{ops}[0]);
+		$self->counted($stmt->{ops}[0]{f}, $outcome->{error} // 'done');
+	}
+	elsif ($session->{failed})
+	{
+		$outcome = {error => '25P02', values => []};
+		$self->counted($_->{f}, '25P02') foreach @{$stmt->{ops}};
+	}
+	else
+	{
+		begin($session) unless $session->{block};
+		@{$session}{qw(stmt pc stage out)} = ($stmt, 0, {}, []);
+		# one SELECT needs all its rights before it calls anything
+		my @denied = $stmt->{kind} eq 'select' ? grep { !may_execute($session, $_->{f}) } @{$stmt->{ops}} : ();
+		if (!$self->{exists} && grep { !$public{$_->{f}} || $_->{f} =~ /^(instance|lock_id)$/ } @{$stmt->{ops}})
+		{
+			return $self->finished($session, $self->failed($session, $stmt->{ops}[0]{f} eq 'view' ? '42P01' : '42883'));
+		}
+		return $self->finished($session, $self->failed($session, '42501')) if @denied;
+		return $self->run($s);
+	}
+	return $self->finished($session, $outcome);
+}
+
+sub counted
+{
+	my ($self, $function, $outcome) = @_;
+	$self->{count}{$function}{$outcome}++;
+	return;
+}
+
+sub finished
+{
+	my ($self, $session, $outcome) = @_;
+	delete $session->{stmt};
+	$outcome->{values} //= [];
+	$outcome->{status} = status($session);
+	return $outcome;
+}
+
+# The statement ends with an error.
+sub failed
+{
+	my ($self, $session, $sqlstate) = @_;
+	my $stmt = $session->{stmt};
+	$self->counted($_->{f}, $sqlstate) foreach grep { $_ } $stmt->{ops}[$session->{pc}];
+	fail_statement($session);
+	return {error => $sqlstate, values => $stmt->{kind} eq 'do' ? $session->{out} : []};
+}
+
+# An error at the current op: caught or not?  Returns an outcome if not.
+sub raised
+{
+	my ($self, $session, $sqlstate) = @_;
+	my $stmt = $session->{stmt};
+	return $self->failed($session, $sqlstate)
+	  if !$session->{levels}[-1]{handler} || $uncaught{$sqlstate};
+
+	$self->counted($stmt->{ops}[$session->{pc}]{f}, $sqlstate);
+	undo_level($session);
+	pop @{$session->{levels}};
+	push @{$session->{out}}, $sqlstate;
+	# behind the end of this block, past those of blocks inside it
+	for (my $inside = 1; $inside > 0;)
+	{
+		my $f = $stmt->{ops}[++$session->{pc}]{f};
+		$inside += $f eq 'try' ? 1 : $f eq 'end_try' ? -1 : 0;
+	}
+	$session->{pc}++;
+	$session->{stage} = {};
+	return;
+}
+
+sub run
+{
+	my ($self, $s) = @_;
+	my $session = $self->{sessions}[$s];
+	my $stmt = $session->{stmt};
+
+	while ($session->{pc} < @{$stmt->{ops}})
+	{
+		my $op = $stmt->{ops}[$session->{pc}];
+		my $done = $self->step($s, $session, $op);
+		if (exists $done->{wait})
+		{
+			$session->{waits} = {lock => $done->{wait}, since => ++$self->{waits}};
+			$self->counted($op->{f}, 'waited');
+			return {wait => $done->{wait}, cycle => scalar $self->cycle($s)};
+		}
+		if ($done->{error})
+		{
+			my $outcome = $self->raised($session, $done->{error});
+			return $self->finished($session, $outcome) if $outcome;
+			next;
+		}
+		if (exists $done->{value})
+		{
+			push @{$session->{out}}, $done->{value};
+			$self->counted($op->{f}, describe($done->{value}));
+		}
+		$session->{pc}++;
+		$session->{stage} = {};
+	}
+
+	my $values = $session->{out};
+	if (!$session->{block})
+	{
+		my $refused = $self->commit($session);
+		return $self->finished($session, {error => $refused, values => $stmt->{kind} eq 'do' ? $values : []}) if $refused;
+	}
+	return $self->finished($session, {values => $values});
+}
+
+sub describe
+{
+	my ($value) = @_;
+	return 'NULL' unless defined $value;
+	return $value if !ref $value && $value =~ /^[tf]$/;
+	return 'value';
+}
+
+# One op of a running statement
+sub step
+{
+	my ($self, $s, $session, $op) = @_;
+	my $f = $op->{f};
+
+	if ($f eq 'try')
+	{
+		push_level($session, handler => 1);
+		return {};
+	}
+	if ($f eq 'end_try')
+	{
+		release_level($session);
+		return {};
+	}
+	if ($f eq 'do_commit' || $f eq 'do_rollback')
+	{
+		$self->counted($f, $session->{block} || @{$session->{levels}} > 1 ? '2D000' : 'done');
+		return error('2D000') if $session->{block} || @{$session->{levels}} > 1;
+		my $refused;
+		if   ($f eq 'do_commit') { $refused = $self->commit($session) }
+		else                     { rollback($session) }
+		begin($session);
+		return $refused ? error($refused) : {};
+	}
+	if ($f eq 'expire')
+	{
+		my $row = $self->row($session, $op->{lock});
+		$self->expire($row) if $row && $row->{ms} <= $op->{max_ms};
+		return {};
+	}
+	return error('42501') unless may_execute($session, $f);
+	if ($argument_check{$f})
+	{
+		my $wrong = bad_argument($session, $op);
+		return error($wrong) if $wrong;
+	}
+	return $call{$f}->($self, $s, $session, $op, $session->{stage});
+}
+
+# ---- Waiting ----
+
+sub is_waiting
+{
+	my ($self, $s) = @_;
+	return defined $self->{sessions}[$s]{waits};
+}
+
+sub waiting
+{
+	my ($self) = @_;
+	my $sessions = $self->{sessions};
+	return sort { $sessions->[$a]{waits}{since} <=> $sessions->[$b]{waits}{since} }
+	  grep { $sessions->[$_]{waits} } 0 .. $#{$sessions};
+}
+
+# Does a chain of waits lead from a session back to itself?
+sub cycle
+{
+	my ($self, $s) = @_;
+	my @members;
+	my $at = $s;
+	while ($self->{sessions}[$at]{waits})
+	{
+		push @members, $at;
+		my $holder = $self->holder($self->{sessions}[$at]{waits}{lock});
+		return unless defined $holder;
+		return \@members if $holder == $s;
+		return if grep { $_ == $holder } @members;
+		$at = $holder;
+	}
+	return;
+}
+
+# Go on with one session whose lock has become free: its number and outcome.
+# Nothing if there is none.
+sub wake
+{
+	my ($self) = @_;
+	foreach my $s ($self->waiting)
+	{
+		my $session = $self->{sessions}[$s];
+		next if $self->is_busy($s, $session->{waits}{lock});
+		delete $session->{waits};
+		return ($s, scalar $self->run($s));
+	}
+	return;
+}
+
+# A wait ends with an error: cancelled, timed out, victim of a deadlock.
+sub interrupt
+{
+	my ($self, $s, $sqlstate) = @_;
+	my $session = $self->{sessions}[$s];
+	delete $session->{waits};
+	my $outcome = $self->raised($session, $sqlstate);
+	return $outcome ? $self->finished($session, $outcome) : $self->run($s);
+}
+
+# The connection is gone.
+sub disconnect
+{
+	my ($self, $s) = @_;
+	$self->connect($s);
+	return;
+}
+
+# ---- Time and tokens ----
+
+# The lease of a term has run out.
+sub expire
+{
+	my ($self, $term) = @_;
+	$term->{live} = 0;
+	return;
+}
+
+# The terms begun since the last call
+sub take_begun
+{
+	my ($self) = @_;
+	my @begun = @{$self->{begun}};
+	$self->{begun} = [];
+	return @begun;
+}
+
+# A token was seen.  Returns what is wrong with it, if anything.
+sub learn
+{
+	my ($self, $term, $token) = @_;
+	if (defined $term->{token})
+	{
+		return if $term->{token} eq $token;
+		return "token $token, but it was $term->{token}";
+	}
+	foreach my $other (@{$self->{tokens}{$term->{lock}}})
+	{
+		my ($seq, $known) = @{$other};
+		return "token $token of term $term->{seq} does not fit with $known of term $seq"
+		  if $seq < $term->{seq} ? $known >= $token : $known <= $token;
+	}
+	$term->{token} = $token;
+	push @{$self->{tokens}{$term->{lock}}}, [$term->{seq}, $token];
+	return;
+}
+
+# ---- The extension ----
+
+sub drop_extension
+{
+	my ($self) = @_;
+	@{$self}{qw(committed entry exists)} = ({}, {}, 0);
+	return;
+}
+
+sub create_extension
+{
+	my ($self) = @_;
+	$self->{exists} = 1;
+	return;
+}
+
+1;

@@ -1,0 +1,987 @@
+#!/usr/bin/env perl
+
+# Random calls from several sessions, and a model of what each must answer.
+#
+#   fuzz.pl --socket PATH [--seed N] [--steps N] [--sessions N] [--seconds N]
+#           [--log FILE]
+#
+# scripts/fuzz starts it with a server of its own.  One statement runs at a
+# time, but for those that the model says wait; when their wait ends all of
+# them are collected before the next statement.  So each answer is determined,
+# and a seed repeats its run, tokens and the order of deadlock victims apart.
+
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::Bin;
+use Digest::SHA qw(sha256);
+use Getopt::Long;
+use Storable qw(dclone);
+use Time::HiRes qw(sleep time);
+
+use Model;
+use Session;
+
+my %opt = (seed => int(rand(1_000_000_000)), steps => 20_000, sessions => 5, seconds => 300);
+GetOptions(\%opt, 'socket=s', 'seed=i', 'steps=i', 'sessions=i', 'seconds=i', 'log=s')
+  && $opt{socket} && $opt{sessions} >= 2 && $opt{seconds} <= 3000
+  or die "usage: fuzz.pl --socket PATH [--seed N] [--steps N] [--sessions N>1] [--seconds N<=3000] [--log FILE]\n";
+srand($opt{seed});
+
+my $PATIENCE = 60;       # seconds until an answer is late
+my $SHORT_MS = 5;        # a term up to that long is let run out at once
+my $BATCH = 300;         # steps between two looks at everything
+my $LATEST = 40;         # steps shown after a failure
+
+my $admin_index = $opt{sessions};
+my $model = Model->new($opt{sessions} + 1);
+my @sessions;            # the last one is the administrator's
+my %pending;             # session => terms whose tokens are not read yet
+my %compound;            # session => what to send after a bounded wait
+my @latest;
+my $step = 0;
+my $skipped = 0;
+my ($log, $started) = (undef, time());
+my $prepared = 0;
+
+if ($opt{log})
+{
+	open($log, '>', $opt{log}) or die "$opt{log}: $!\n";
+	$log->autoflush(1);
+}
+STDOUT->autoflush(1);
+
+# ---- Random values ----
+
+sub chance { return rand(100) < $_[0] }
+sub pick   { return $_[int(rand(@_))] }
+
+# pick_weighted(weight => thing, ...)
+sub pick_weighted
+{
+	my (@pairs) = @_;
+	my $sum = 0;
+	for (my $i = 0; $i < @pairs; $i += 2) { $sum += $pairs[$i] }
+	my $r = rand($sum);
+	for (my $i = 0; $i < @pairs; $i += 2)
+	{
+		$r -= $pairs[$i];
+		return $pairs[$i + 1] if $r < 0;
+	}
+	return $pairs[-1];
+}
+
+sub quote
+{
+	my ($string) = @_;
+	$string =~ s/'/''/g;
+	return "'$string'";
+}
+
+my ($MAX, $MIN) = ('9223372036854775807', '-9223372036854775808');
+# the halves of 4294967296 are those of 1, the other way round
+my @locks = (1, 2, 3, 0, -1, 4294967296, $MAX, $MIN);
+my @instances = map { {sql => quote($_), str => $_} } 'a', 'b', 'c', 'A', " n\x{c3}\x{a4}me \"%s\\'\n ";
+my @long_instances = (
+	{sql => q{repeat('x', 127)}, str => 'x' x 127},
+	{sql => qq{repeat('\x{c3}\x{b6}', 63) || 'x'}, str => "\x{c3}\x{b6}" x 63 . 'x'},
+	{sql => q{repeat('x', 126)}, str => 'x' x 126});
+my @bad_instances = (
+	{sql => 'NULL', str => undef},
+	{sql => q{''}, str => ''},
+	{sql => q{repeat('x', 128)}, str => 'x' x 128},
+	{sql => qq{repeat('\x{c3}\x{b6}', 64)}, str => "\x{c3}\x{b6}" x 64},
+	{sql => qq{'x' || repeat('\x{e2}\x{82}\x{ac}', 50)}, str => 'x' . "\x{e2}\x{82}\x{ac}" x 50},
+	{sql => q{repeat('y', 100000)}, str => 'y' x 100000},
+	{sql => q{repeat('y', 20000000)}, str => 'y' x 128});
+
+# The tame ones raise no error by themselves.
+sub random_lock
+{
+	my ($tame) = @_;
+	return undef if !$tame && chance(1.5);
+	return pick_weighted(5 => 1, 4 => 2, 3 => 3, map { (1 => $_) } @locks[3 .. $#locks]);
+}
+
+sub random_instance
+{
+	my ($tame) = @_;
+	return pick_weighted(6 => $instances[0], 5 => $instances[1], 3 => $instances[2],
+		2 => pick(@instances[3 .. $#instances]), 0.7 => pick(@long_instances), $tame ? () : (0.7 => pick(@bad_instances)));
+}
+
+sub random_ms
+{
+	my ($may_be_short, $tame) = @_;
+	return pick_weighted(
+		10 => 3_600_000, 3 => 7_200_000, 2 => 86_400_000,
+		$may_be_short ? (4 => 1 + int(rand($SHORT_MS))) : (),
+		1 => 'default',
+		$tame ? () : (0.8 => pick(undef, 0, -1, 86_400_001, $MAX, $MIN)));
+}
+
+# undef is NULL, 'none' is left out
+sub random_token
+{
+	my ($lock) = @_;
+	my @known = map { $_->[1] } @{$model->{tokens}{$lock // 0} // []};
+	return pick_weighted(
+		8 => 'none', 1 => undef,
+		@known ? (6 => $known[-1], 2 => pick(@known), 0.5 => $known[-1] + 1, 0.5 => $known[-1] - 1) : (),
+		0.7 => pick(0, -1, $MAX, $MIN));
+}
+
+# ---- Ops: what the model reads, and their SQL ----
+
+sub sql_int
+{
+	my ($value) = @_;
+	return 'NULL' unless defined $value;
+	return $value eq $MIN ? "'$value'" : $value;
+}
+
+sub call
+{
+	my ($f, %arg) = @_;
+	my $token = $arg{token};
+	my $ms = $arg{ms};
+	my @sql;
+	push @sql, sql_int($arg{lock}) if exists $arg{lock};
+	push @sql, $arg{inst}{sql} if $arg{inst};
+	push @sql, sql_int($ms) if exists $arg{ms} && ($ms // '') ne 'default';
+	push @sql, sql_int($token) if exists $arg{token} && ($token // '') ne 'none';
+	$arg{ms} = 10_000 if ($ms // '') eq 'default';
+	$arg{token} = undef if ($token // '') eq 'none';
+	$arg{is_default} = 1 if ($ms // '') eq 'default';
+	my $name = $f eq 'acquire' ? 'try_acquire' : $f;
+	return {f => $f, sql => "le_$name(" . join(', ', @sql) . ')', %arg};
+}
+
+# Does a session wait for another one?
+sub waits_for
+{
+	my ($s, $other) = @_;
+	my $waits = $model->{sessions}[$s]{waits} or return 0;
+	return $model->holder($waits->{lock}) == $other;
+}
+
+# Somebody who will have to wait: the leader of a lock that is being changed.
+sub random_waiter
+{
+	my ($s) = @_;
+	my @busy = grep { $model->is_busy($s, $_) } @locks;
+	return unless @busy;
+	# better still one that is held by somebody who waits for this session
+	my @crosswise = grep { waits_for($model->holder($_), $s) } @busy;
+	my $lock = @crosswise && chance(75) ? pick(@crosswise) : pick(@busy);
+	my $entry = $model->{entry}{$lock};
+	my $term = pick(grep { $_ } $model->{committed}{$lock}, $entry && $entry->{term}) or return;
+	my ($inst) = grep { ($_->{str} // '') eq $term->{inst} } @instances, @long_instances;
+	return unless $inst;
+	my $token = chance(25) ? $term->{token} : 'none';
+	my $f = pick('acquire', 'renew', 'renew', 'release');
+	return call('acquire', lock => $lock, inst => $inst, ms => 3_600_000) if $f eq 'acquire';
+	return call($f, lock => $lock, inst => $inst, token => $token);
+}
+
+sub random_call
+{
+	my ($s, $may_be_short) = @_;
+	my $tame = $model->{sessions}[$s]{block} && chance(80);    # or no block would live long
+	if (chance(20))
+	{
+		my $waiter = random_waiter($s);
+		return $waiter if $waiter;
+	}
+	my $lock = random_lock($tame);
+	my $inst = random_instance($tame);
+	my $f = pick_weighted(
+		30 => 'acquire', 22 => 'renew', 18 => 'release', 5 => 'is_leader', 5 => 'leader',
+		4 => 'token', 4 => 'sweep', 1 => 'instance', 1 => 'lock_id', 2 => 'noise', $tame ? 0.2 : 3, 'fail');
+
+	# whoever leads is called more often by its name
+	if (chance(40) && defined $lock)
+	{
+		my $row = $model->{committed}{$lock};
+		my ($found) = grep { $row && $_->{str} eq $row->{inst} } @instances, @long_instances;
+		$inst = $found if $found;
+	}
+	return call('acquire', lock => $lock, inst => $inst, ms => random_ms($may_be_short, $tame)) if $f eq 'acquire';
+	return call($f, lock => $lock, inst => $inst, token => random_token($lock)) if $f =~ /^(renew|release|is_leader)$/;
+	return call('leader', lock => $lock) if $f eq 'leader';
+	return call('token', lock => $lock, inst => $inst) if $f eq 'token';
+	return call('sweep', ms => pick(0, 0, 0, 86_400_000, $tame ? () : (86_400_001, -1, undef, $MAX, $MIN))) if $f eq 'sweep';
+	return random_name_call($f) if $f eq 'instance' || $f eq 'lock_id';
+	return {f => 'fail', error => '22012', sql => '1 / (random() * 0)::int'} if $f eq 'fail';
+	return {f => 'noise', sql => pick('pg_advisory_unlock_all()', 'pg_try_advisory_xact_lock(1)',
+			'pg_try_advisory_xact_lock(0, 1)', 'pg_advisory_unlock(1)', 'txid_current_if_assigned()')};
+}
+
+sub random_name_call
+{
+	my ($f) = @_;
+	my $name = pick(undef, '', 'worker', "\x{c3}\x{bc}ber", 'z' x 90);
+	my $sql = defined $name ? quote($name) : 'NULL';
+	return {f => 'instance', prefix => $name, sql => "le_instance($sql)"} if $f eq 'instance';
+	# the first 53 bits
+	my $result = defined $name ? unpack('Q>', sha256($name)) >> 11 : undef;
+	return {f => 'lock_id', result => $result, sql => "le_lock_id($sql)"};
+}
+
+# ---- Statements ----
+
+sub control
+{
+	my ($sql, %op) = @_;
+	return {kind => 'control', sql => $sql, ops => [\%op]};
+}
+
+sub of_calls
+{
+	my ($kind, @ops) = @_;
+	my $sql =
+	  $kind eq 'select' ? 'SELECT ' . join(', ', map { $_->{sql} } @ops)
+	  : join('; ', map { "SELECT $_->{sql}" } @ops);
+	return {kind => $kind, sql => $sql, ops => \@ops};
+}
+
+my $view_op = {
+	f => 'view',
+	sql => 'SELECT id, leader_id, token, lease_ms, renewals, state, leader_role, renewed_at IS NULL, remaining_ms, expires_at > created_at FROM leader_lease'
+};
+
+sub single
+{
+	my ($op, $sql) = @_;
+	return {kind => 'select', sql => $sql // $op->{sql}, ops => [$op]};
+}
+
+sub random_do
+{
+	my ($s) = @_;
+	my (@ops, @sql);
+	my $depth = 0;
+	foreach (1 .. 2 + int(rand(4)))
+	{
+		if (chance(25) && $depth < 2)
+		{
+			push @ops, {f => 'try'};
+			push @sql, 'BEGIN';
+			$depth++;
+		}
+		my $op = random_call($s, chance(30));
+		push @ops, $op;
+		push @sql, "RAISE NOTICE '%', $op->{sql};";
+		if ($op->{f} eq 'acquire' && ($op->{ms} // 0) >= 1 && $op->{ms} <= $SHORT_MS && defined $op->{lock})
+		{
+			# longer than such a lease can last
+			push @ops, {f => 'expire', lock => $op->{lock}, max_ms => $SHORT_MS};
+			push @sql, 'PERFORM pg_sleep(0.01);';
+		}
+		while ($depth > 0 && chance(50))
+		{
+			push @ops, {f => 'end_try'};
+			push @sql, "EXCEPTION WHEN OTHERS THEN RAISE NOTICE '%', SQLSTATE; END;";
+			$depth--;
+		}
+		if (chance(15))
+		{
+			my $how = pick('commit', 'rollback');
+			push @ops, {f => "do_$how"};
+			push @sql, uc($how) . ';';
+		}
+	}
+	foreach (1 .. $depth)
+	{
+		push @ops, {f => 'end_try'};
+		push @sql, "EXCEPTION WHEN OTHERS THEN RAISE NOTICE '%', SQLSTATE; END;";
+	}
+	return {kind => 'do', sql => 'DO $$ BEGIN ' . join(' ', @sql) . ' END $$', ops => \@ops};
+}
+
+sub random_calls
+{
+	my ($s, $session) = @_;
+	my $how = pick_weighted(60 => 'one', 12 => 'select', 14 => 'do', 4 => 'multi', 4 => 'pipeline',
+		4 => 'view', 2 => 'info', 1 => 'parse');
+
+	if ($how eq 'one') { return of_calls('select', random_call($s, 1)) }
+	if ($how eq 'do') { return random_do($s) }
+	if ($how eq 'view') { return single($view_op) }
+	if ($how eq 'info') { return single({f => 'info'}, 'SELECT version, entries, epoch IS NOT NULL, timeline FROM le_info()') }
+	if ($how eq 'parse' && !$session->{failed})
+	{
+		return single(@{pick(
+					[{f => 'fail', error => '22003'}, "SELECT le_leader('9223372036854775808')"],
+					[{f => 'fail', error => '22003'}, "SELECT le_renew(1, 'a', '-9223372036854775809')"],
+					[{f => 'fail', error => '22021'}, "SELECT le_leader(1), '\x{ff}'"],
+					[{f => 'fail', error => '22P02'}, "SELECT le_try_acquire('one', 'a')"],
+					[{f => 'fail', error => '42883'}, "SELECT le_leader(1.5)"])});
+	}
+	return of_calls($how eq 'parse' ? 'select' : $how, map { random_call($s, 0) } 1 .. 2 + int(rand(3)));
+}
+
+sub random_control
+{
+	my ($session) = @_;
+	my $in_block = $session->{block};
+	my @names = map { $_->{name} // () } @{$session->{levels}};
+	my $name = pick('s', 't', 'u');
+	my $old_name = @names && chance(85) ? pick(@names) : $name;
+	my $what = $in_block
+	  ? pick_weighted(
+		$session->{failed}
+		? (30 => 'rollback', 4 => 'commit', (@names ? 60 : 3) => 'rollback_to')
+		: (14 => 'commit', 8 => 'rollback', (@names ? 12 : 0.3) => 'rollback_to', (@names ? 8 : 0.3) => 'release_savepoint', 3 => 'prepare'),
+		16 => 'savepoint', ($session->{set}{allow} ? 3 : 12) => 'allow', 4 => 'role',
+		0.7 => 'read_only', 0.5 => 'discard', 1 => 'begin')
+	  : pick_weighted(
+		45 => 'begin', ($session->{set}{allow} ? 3 : 16) => 'allow', 7 => 'role', 2 => 'user', 1 => 'discard', ($session->{set}{dro} ? 10 : 1) => 'dro', 1 => 'commit', 1 => 'rollback',
+		1 => 'savepoint', 1 => 'release_savepoint', 1 => 'rollback_to', 1 => 'prepare', 1 => 'read_only');
+
+	if ($what eq 'begin')
+	{
+		my $level = $in_block ? '' : pick('', '', ' ISOLATION LEVEL REPEATABLE READ', ' ISOLATION LEVEL SERIALIZABLE');
+		my $ro = !$in_block && chance(6) ? 1 : !$in_block && chance(6) ? 0 : undef;
+		return control('BEGIN' . $level . (defined $ro ? $ro ? ' READ ONLY' : ' READ WRITE' : ''), f => 'begin', ro => $ro);
+	}
+	if ($what eq 'commit' || $what eq 'rollback')
+	{
+		# characteristics of failed transactions are not our business
+		my $chain = !$session->{failed} && @{$session->{levels}} < 2 && chance(6);
+		return control(uc($what) . ($chain ? ' AND CHAIN' : ''), f => $what, chain => $chain);
+	}
+	return control("PREPARE TRANSACTION 'p'", f => 'prepare', possible => $prepared) if $what eq 'prepare';
+	return control("SAVEPOINT $name", f => 'savepoint', name => $name) if $what eq 'savepoint';
+	return control("ROLLBACK TO $old_name", f => 'rollback_to', name => $old_name) if $what eq 'rollback_to';
+	return control("RELEASE $old_name", f => 'release_savepoint', name => $old_name) if $what eq 'release_savepoint';
+	return control('SET TRANSACTION READ ONLY', f => 'read_only') if $what eq 'read_only';
+	return control('DISCARD ALL', f => 'discard') if $what eq 'discard';
+	my $local = chance(30) ? 1 : 0;
+	my $set = $local ? 'SET LOCAL' : 'SET';
+	if ($what eq 'allow')
+	{
+		my $value = chance(85) ? 1 : 0;
+		return control("$set leader_election.allow_in_transaction = " . ($value ? 'on' : 'off'),
+			f => 'set', name => 'allow', value => $value, local => $local, tag => 'SET');
+	}
+	if ($what eq 'dro')
+	{
+		my $value = chance(30) ? 1 : 0;
+		return control('SET default_transaction_read_only = ' . ($value ? 'on' : 'off'),
+			f => 'set', name => 'dro', value => $value, local => 0, tag => 'SET');
+	}
+	if ($what eq 'role')
+	{
+		my $role = pick_weighted(9 => undef, 4 => 'app', 3 => 'member', 2 => 'other', 0.6 => 'stranger', 1 => 'postgres');
+		return control("$set ROLE " . ($role // 'NONE'), f => 'set', name => 'role', value => $role, local => $local, tag => 'SET');
+	}
+	my $user = pick(('postgres') x 6, 'app', 'member', 'other', 'stranger');
+	return (
+		control('SET ROLE NONE', f => 'set', name => 'role', value => undef, local => 0, tag => 'SET'),
+		control("SET SESSION AUTHORIZATION $user", f => 'set_user', value => $user, tag => 'SET'));
+}
+
+# ---- Running them ----
+
+sub note
+{
+	my ($s, $text) = @_;
+	$text =~ s/\n/\\n/g;
+	my $line = sprintf('%6d  %s  %s', $step, $s eq $admin_index ? 'adm' : "s$s ", $text);
+	push @latest, $line;
+	shift @latest if @latest > 4 * $LATEST;
+	print {$log} "$line\n" if $log;
+	return;
+}
+
+sub show
+{
+	my ($value) = @_;
+	return 'NULL' unless defined $value;
+	return $value unless ref $value;
+	return 'any value' if $value->{any};
+	return 'the token of term ' . $value->{term}{seq} if $value->{term};
+	return join(', ', map { "$_: $value->{view}{$_}{term}{inst} $value->{view}{$_}{state} $value->{view}{$_}{renewals}" } sort keys %{$value->{view}}) || 'no row'
+	  if $value->{view};
+	return join(' ', keys %{$value});
+}
+
+sub show_outcome
+{
+	my ($outcome) = @_;
+	return "waits for lock $outcome->{wait}" if defined $outcome->{wait};
+	return join(' ', map { s/\n/\\n/gr } map { show($_) } @{$outcome->{values}}, $outcome->{tag} // (), $outcome->{error} // ());
+}
+
+sub show_answer
+{
+	my ($answer) = @_;
+	return 'no answer' unless $answer;
+	return join(' ', (map { '(' . join(', ', map { $_ // 'NULL' } @{$_}) . ')' } @{$answer->{rows}}),
+		@{$answer->{notices}}, $answer->{tag}, $answer->{sqlstate} // (), $answer->{message} // (), "[$answer->{status}]");
+}
+
+sub failure
+{
+	my ($s, $expected, $got) = @_;
+	my $who = $s == $admin_index ? 'adm' : "s$s";
+	print "\nlatest steps:\n", join("\n", @latest > $LATEST ? @latest[-$LATEST .. -1] : @latest), "\n\n";
+	print "seed $opt{seed}, step $step, session $who\n  the model: $expected\n  the server: $got\n";
+	my $locks = eval {
+		$sessions[$admin_index]->query(
+			q{SELECT l.pid, l.locktype, l.mode, l.granted, l.classid, l.objid, l.objsubid, a.state, a.wait_event, a.query
+			  FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' OR NOT granted}, 5)
+	};
+	print 'locks: ', show_answer($locks), "\n" if $locks;
+	print_summary();
+	print "fuzz: FAILED after $step steps\n";
+	exit 1;
+}
+
+# What is wrong with a value, or nothing
+sub wrong_value
+{
+	my ($expected, $got) = @_;
+	if (!ref $expected)
+	{
+		return ($expected // "\0") eq ($got // "\0") ? undef : 'another value';
+	}
+	if ($expected->{term})
+	{
+		return 'no token' unless defined $got;
+		return $model->learn($expected->{term}, $got);
+	}
+	if (exists $expected->{instance})
+	{
+		my $prefix = defined $expected->{instance} ? quotemeta("$expected->{instance}:") : '';
+		return ($got // '') =~ /\A$prefix[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\z/ ? undef : 'not such a name';
+	}
+	return;
+}
+
+sub wrong_view
+{
+	my ($expected, $rows) = @_;
+	return scalar(@{$rows}) . ' rows' if @{$rows} != keys %{$expected};
+	foreach my $row (@{$rows})
+	{
+		my ($id, $leader, $token, $ms, $renewals, $state, $role, $never, $remaining, $ordered) = @{$row};
+		my $e = $expected->{$id} or return "a row for lock $id";
+		my $t = $e->{term};
+		return "another row for lock $id"
+		  if $leader ne $t->{inst} || $ms ne $t->{ms} || $renewals ne $e->{renewals} || $state ne $e->{state}
+		  || $role ne $t->{role} || $never ne ($e->{renewals} ? 'f' : 't');
+		# the clock is read before the row is written, which may take longer than
+		# a short lease
+		return "an end before the start for lock $id" if $ordered ne 't' && $ms > $SHORT_MS;
+		return "time $remaining for lock $id"
+		  if $state eq 'live' ? $remaining <= 0 || $remaining > $ms * 33 / 32 : $remaining != 0;
+		my $wrong = $model->learn($t, $token);
+		return $wrong if $wrong;
+	}
+	return;
+}
+
+# Compare an answer with an outcome; returns what is wrong, or nothing.
+sub wrong_answer
+{
+	my ($stmt, $outcome, $answer) = @_;
+	return 'no answer' unless $answer;
+	return 'another SQLSTATE' if ($outcome->{error} // '') ne ($answer->{sqlstate} // '');
+	return "transaction status should be $outcome->{status}" if $outcome->{status} ne $answer->{status};
+	return 'another tag' if defined $outcome->{tag} && $outcome->{tag} ne $answer->{tag};
+
+	my @values = @{$outcome->{values}};
+	return if defined $outcome->{error} && $stmt->{kind} ne 'do';
+	if (@values == 1 && ref $values[0] && $values[0]{view})
+	{
+		return wrong_view($values[0]{view}, $answer->{rows});
+	}
+	if (@values == 1 && ref $values[0] && exists $values[0]{info})
+	{
+		my ($version, $entries, $epoch, $timeline) = @{$answer->{rows}[0]};
+		return "fewer than $values[0]{info} entries" if $entries < $values[0]{info};
+		return $epoch eq 't' && $timeline eq '1' && $version =~ /^\d+\.\d+$/ ? undef : 'odd information';
+	}
+	my @got = $stmt->{kind} eq 'do' ? map { $_ eq '<NULL>' ? undef : $_ } @{$answer->{notices}} : map { @{$_} } @{$answer->{rows}};
+	return 'another number of values' if @got != @values;
+	foreach my $i (0 .. $#values)
+	{
+		my $wrong = wrong_value($values[$i], $got[$i]);
+		return "value $i: $wrong" if $wrong;
+	}
+	return;
+}
+
+sub send_statement
+{
+	my ($s, $stmt) = @_;
+	note($s, "$stmt->{sql};" . ($stmt->{kind} eq 'pipeline' ? '  -- pipelined' : ''));
+	if ($stmt->{kind} eq 'pipeline')
+	{
+		$sessions[$s]->send_pipeline(map { "SELECT $_->{sql}" } @{$stmt->{ops}});
+	}
+	else
+	{
+		$sessions[$s]->send_query($stmt->{sql});
+	}
+	return;
+}
+
+my %stmt_of;    # what a session does just now
+
+# A session is done: collect and compare.
+sub collect
+{
+	my ($s, $outcome) = @_;
+	my $answer = $sessions[$s]->collect($PATIENCE);
+	my $wrong = wrong_answer($stmt_of{$s}, $outcome, $answer);
+	failure($s, show_outcome($outcome) . " [$outcome->{status}]", show_answer($answer) . " ($wrong)") if $wrong;
+	note($s, '  -- ' . show_outcome($outcome));
+	return;
+}
+
+# A session waits: look whether it really does, for that lock.
+sub confirm_wait
+{
+	my ($s, $lock) = @_;
+	my $end = time() + $PATIENCE;
+	my $pid = $sessions[$s]->pid;
+	note($s, "  -- waits for lock $lock");
+	for (;;)
+	{
+		my $waits = $sessions[$admin_index]->must(
+			qq{SELECT (classid::bigint << 32) | objid::bigint, objsubid FROM pg_locks
+			   WHERE pid = $pid AND NOT granted AND locktype = 'advisory'});
+		last if @{$waits} && $waits->[0][0] eq $lock && $waits->[0][1] eq '19525';
+		my $answer = $sessions[$s]->collect(0.002);
+		failure($s, "waits for lock $lock", show_answer($answer)) if $answer;
+		failure($s, "waits for lock $lock", 'does not wait') if time() > $end;
+	}
+	return;
+}
+
+# Read the tokens of the terms that a session has begun, and let run out what
+# is short.  Nothing else may be running: a look at a vacant lock holds it for
+# an instant.
+sub look_after
+{
+	my ($s) = @_;
+	foreach my $term (@{delete $pending{$s} // []})
+	{
+		my $session = $model->{sessions}[$s];
+		my $row = $model->row($session, $term->{lock});
+		next unless $row && $row->{seq} == $term->{seq};
+		my $who = Model::is_own($session, $term->{lock}) ? $s : $admin_index;
+		my $rows = $sessions[$who]->must("SELECT token FROM leader_lease WHERE id = @{[sql_int($term->{lock})]}");
+		my $wrong = @{$rows} == 1 ? $model->learn($term, $rows->[0][0]) : 'no row';
+		failure($s, "term $term->{seq} of lock $term->{lock}", $wrong) if $wrong;
+		next if $term->{ms} > $SHORT_MS || !$term->{live};
+		my $end = time() + $PATIENCE;
+		while (defined $sessions[$who]->must("SELECT le_leader(@{[sql_int($term->{lock})]})")->[0][0])
+		{
+			failure($s, "term $term->{seq} of lock $term->{lock} runs out", 'it does not') if time() > $end;
+		}
+		$model->expire($term);
+		note($s, "  -- the lease of $term->{inst} on lock $term->{lock} has run out");
+	}
+	my $kept = $model->{tokens};
+	foreach my $lock (keys %{$kept}) { shift @{$kept->{$lock}} while @{$kept->{$lock}} > 6 }
+	return;
+}
+
+sub remember_begun
+{
+	my ($s) = @_;
+	push @{$pending{$s}}, $model->take_begun;
+	return;
+}
+
+# Go on with all whose wait has ended.
+sub settle
+{
+	my @done;
+	my @still;
+	while (my ($s, $outcome) = $model->wake)
+	{
+		remember_begun($s);
+		if   (defined $outcome->{wait}) { push @still, [$s, $outcome] }
+		else                            { push @done, [$s, $outcome] }
+	}
+	collect(@{$_}) foreach @done;
+	confirm_wait($_->[0], $_->[1]{wait}) foreach @still;
+	look_after($_->[0]) foreach @done;
+	return;
+}
+
+# One answer has come, or the model says that none will.
+sub follow
+{
+	my ($s, $outcome) = @_;
+	remember_begun($s);
+	if (!defined $outcome->{wait})
+	{
+		collect($s, $outcome);
+		# what this one has begun is looked at when nobody runs any more
+		settle();
+		look_after($s);
+	}
+	elsif ($outcome->{cycle})
+	{
+		break_deadlock(@{$outcome->{cycle}});
+	}
+	else
+	{
+		confirm_wait($s, $outcome->{wait});
+	}
+	return;
+}
+
+sub execute
+{
+	my ($s, $stmt) = @_;
+	$step++;
+	$stmt_of{$s} = $stmt;
+	my $outcome = $model->start($s, $stmt);
+	send_statement($s, $stmt);
+	follow($s, $outcome);
+	# a prepared transaction that the model lets pass has done nothing
+	$sessions[$admin_index]->must("ROLLBACK PREPARED 'p'")
+	  if ($outcome->{tag} // '') eq 'PREPARE TRANSACTION';
+	return;
+}
+
+# Somebody is the victim, the server decides who.
+sub break_deadlock
+{
+	my (@members) = @_;
+	my $end = time() + $PATIENCE;
+	my $victim;
+	until (defined $victim)
+	{
+		# the others may get what they wait for as soon as it is gone
+		foreach my $s (@members)
+		{
+			my $answer = $sessions[$s]->peek(0.005);
+			$victim = $s if $answer && ($answer->{sqlstate} // '') eq '40P01';
+		}
+		failure($members[0], 'a deadlock', 'nobody is its victim') if time() > $end;
+	}
+	note($victim, '  -- is the victim of a deadlock');
+	$model->counted('deadlock', 'broken');
+	follow($victim, $model->interrupt($victim, '40P01'));
+	return;
+}
+
+# A statement that will wait, but not for long: lock_timeout or the like
+sub execute_bounded
+{
+	my ($s, $stmt) = @_;
+	my ($setting, $sqlstate) = chance(60) ? ("lock_timeout = '20ms'", '55P03') : ("statement_timeout = '60ms'", '57014');
+	my $in_block = $model->{sessions}[$s]{block};
+	$step++;
+	$stmt_of{$s} = $stmt;
+	my $prefix = ($in_block ? 'SET LOCAL ' : 'SET ') . $setting;
+	note($s, "$prefix;");
+	$sessions[$s]->must($prefix);
+	$model->start($s, $stmt);
+	send_statement($s, $stmt);
+	follow($s, $model->interrupt($s, $sqlstate));
+	if (!$in_block)
+	{
+		note($s, 'RESET lock_timeout; RESET statement_timeout;');
+		foreach my $name (qw(lock_timeout statement_timeout))
+		{
+			my $tries = 0;
+			while (defined $sessions[$s]->query("RESET $name")->{sqlstate})
+			{
+				failure($s, "RESET $name", 'fails') if ++$tries > 100;
+			}
+		}
+	}
+	return;
+}
+
+# ---- Violence ----
+
+sub gone
+{
+	my ($pid) = @_;
+	my $end = time() + $PATIENCE;
+	while ($sessions[$admin_index]->must("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid")->[0][0])
+	{
+		failure($admin_index, "backend $pid ends", 'it does not') if time() > $end;
+		sleep 0.001;
+	}
+	return;
+}
+
+sub connect_session
+{
+	my ($s) = @_;
+	$sessions[$s] = Session->new(socket_path => $opt{socket}, name => $s == $admin_index ? 'adm' : "s$s");
+	return;
+}
+
+sub lose_session
+{
+	my ($s, $how) = @_;
+	my $pid = $sessions[$s]->pid;
+	$step++;
+	note($s, "-- $how");
+	$model->counted($how, $model->is_waiting($s) ? 'waiting' : Model::status($model->{sessions}[$s]));
+	if ($how eq 'terminate')
+	{
+		$sessions[$admin_index]->must("SELECT pg_terminate_backend($pid)");
+		my $answer = $sessions[$s]->collect($PATIENCE);
+		failure($s, '57P01', show_answer($answer)) unless $answer && ($answer->{sqlstate} // '') eq '57P01';
+	}
+	$sessions[$s]->disconnect;
+	gone($pid);
+	delete $pending{$s};
+	$model->disconnect($s);
+	settle();
+	connect_session($s);
+	return;
+}
+
+sub cancel
+{
+	my ($s) = @_;
+	$step++;
+	note($s, '-- cancel');
+	$sessions[$s]->cancel;
+	follow($s, $model->interrupt($s, '57014'));
+	return;
+}
+
+# ---- The whole ----
+
+sub end_all
+{
+	for (;;)
+	{
+		my @open = grep { $model->{sessions}[$_]{block} && !$model->is_waiting($_) } 0 .. $#sessions;
+		last unless @open;
+		my $how = pick('commit', 'rollback');
+		execute(pick(@open), control(uc $how, f => $how));
+	}
+	my @waiting = $model->waiting;
+	failure($waiting[0], 'nobody has an open transaction', 'and somebody waits') if @waiting;
+	return;
+}
+
+# Nobody is in a transaction: everything must be as the model says.
+sub check_all
+{
+	end_all();
+	execute($admin_index, single($view_op));
+
+	my $held = $sessions[$admin_index]->must(
+		q{SELECT pid, classid, objid, objsubid, mode FROM pg_locks
+		  WHERE locktype = 'advisory' AND objsubid IN (19525, 19526, 19528)});
+	failure($admin_index, 'no lock is held', join(' ', map { $_ // '' } @{$held->[0]})) if @{$held};
+	$held = $sessions[$admin_index]->must(
+		q{SELECT l.pid, a.backend_type FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
+		  WHERE locktype = 'advisory' AND objsubid = 19527 AND a.backend_type <> 'leader_election sweeper'});
+	failure($admin_index, 'only sweepers hold their lock', join(' ', @{$held->[0]})) if @{$held};
+
+	# whoever comes can take what is vacant, and nothing else
+	execute($admin_index, control('BEGIN', f => 'begin'));
+	execute($admin_index, control('SET LOCAL leader_election.allow_in_transaction = on',
+			f => 'set', name => 'allow', value => 1, local => 1, tag => 'SET'));
+	my $probe = {sql => q{'probe'}, str => 'probe'};
+	execute($admin_index, of_calls('select', map { call('acquire', lock => $_, inst => $probe, ms => 3_600_000) } @locks));
+	execute($admin_index, control('ROLLBACK', f => 'rollback'));
+	return;
+}
+
+sub grant
+{
+	$sessions[$admin_index]->must($_) foreach
+	  'GRANT EXECUTE ON FUNCTION le_try_acquire, le_renew, le_release, le_is_leader, le_leader, le_token, le_sweep, le_info, le_leases TO app, other',
+	  'GRANT SELECT ON leader_lease TO app, other';
+	return;
+}
+
+my $schema = 'public';
+
+# What an administrator does to the extension, while nobody is in a transaction
+sub administer
+{
+	my $admin = $sessions[$admin_index];
+	my $what = pick_weighted(3 => 'schema', 2 => 'drop', 2 => 'undo');
+	$step++;
+	note($admin_index, "-- $what");
+	$model->counted('administer', $what);
+	if ($what eq 'schema')
+	{
+		$schema = $schema eq 'public' ? 'elsewhere' : 'public';
+		$admin->must("ALTER EXTENSION leader_election SET SCHEMA $schema");
+	}
+	elsif ($what eq 'undo')
+	{
+		$admin->must($_) foreach 'BEGIN', 'DROP EXTENSION leader_election';
+		$admin->must('CREATE EXTENSION leader_election') if chance(50);
+		$admin->must('ROLLBACK');
+	}
+	else
+	{
+		$admin->must('DROP EXTENSION leader_election');
+		$model->drop_extension;
+		foreach (1 .. 3)
+		{
+			my $s = int(rand($opt{sessions}));
+			execute($s, chance(20) ? single($view_op) : of_calls('select', random_call($s, 0)));
+		}
+		$schema = 'public';
+		$admin->must('CREATE EXTENSION leader_election');
+		$model->create_extension;
+		grant();
+	}
+	return;
+}
+
+# ---- Which statement ----
+
+sub is_simple
+{
+	my ($stmt) = @_;
+	return @{$stmt->{ops}} == 1;
+}
+
+# May a statement that will wait do so?  What is woken runs side by side with
+# others that are, and then what one does must not show in what another is
+# told; and beside the one that wakes it, which may not yet have let go of all
+# its locks, so it must not challenge for another one.
+sub may_wait
+{
+	my ($stmt, $pc, $lock) = @_;
+	my @waiting = $model->waiting;
+	return 0 if grep { $_->{f} =~ /^(acquire|sweep)$/ } @{$stmt->{ops}}[$pc + 1 .. $#{$stmt->{ops}}];
+	return 1 unless @waiting;
+	return 0 unless is_simple($stmt);
+	foreach my $s (@waiting)
+	{
+		my $other = $stmt_of{$s};
+		return 0 unless is_simple($other);
+		next if $model->{sessions}[$s]{waits}{lock} ne $lock;
+		return 0 if grep { $_->{ops}[0]{f} ne 'renew' } $stmt, $other;
+	}
+	return 1;
+}
+
+# Is this statement one whose answer can be told?  Tries it on a copy of the
+# model.  Returns what it will do, or nothing.
+sub rehearse
+{
+	my ($s, $stmt) = @_;
+	my $copy = dclone($model);
+	my ($is_default) = grep { $_->{is_default} } @{$stmt->{ops}};
+	$copy->{begun} = [];
+	my $outcome = $copy->start($s, $stmt);
+	return if defined $outcome->{wait} && !may_wait($stmt, $copy->{sessions}[$s]{pc}, $outcome->{wait});
+
+	# a term of ten seconds would run out when it likes
+	return if $is_default && (defined $outcome->{wait} || grep { $_->{ms} == 10_000 } @{$copy->{begun}});
+	return $outcome;
+}
+
+sub generate
+{
+	my ($s) = @_;
+	my $session = $model->{sessions}[$s];
+	my $calls = $session->{failed} ? 8 : $session->{block} ? 62 : 55;
+	return random_control($session) unless chance($calls);
+	return random_calls($s, $session);
+}
+
+# Several sessions begin to change different locks, so that others meet them.
+sub scene
+{
+	my @idle = grep { !$model->is_waiting($_) && !$model->{sessions}[$_]{block} } 0 .. $opt{sessions} - 1;
+	foreach my $lock (@locks)
+	{
+		my $term = $model->{committed}{$lock};
+		next if !$term || !$term->{live} || defined $model->holder($lock) || chance(30);
+		my ($inst) = grep { $_->{str} eq $term->{inst} } @instances, @long_instances;
+		next unless $inst;
+		my $s = shift @idle // return;
+		execute($s, control('SET ROLE NONE', f => 'set', name => 'role', value => undef, local => 0, tag => 'SET'));
+		execute($s, control('BEGIN', f => 'begin'));
+		execute($s, of_calls('select', call('release', lock => $lock, inst => $inst)));
+	}
+	return;
+}
+
+sub one_step
+{
+	my @waiting = $model->waiting;
+	my @free = grep { !$model->is_waiting($_) } 0 .. $opt{sessions} - 1;
+
+	if (@waiting && chance(4))
+	{
+		my $s = pick(@waiting);
+		return chance(60) ? cancel($s) : lose_session($s, 'terminate');
+	}
+	return scene() if chance(1);
+	my $s = pick(@free);
+	return lose_session($s, chance(80) ? 'disconnect' : 'terminate') if chance(0.6);
+
+	foreach my $stmt (generate($s))
+	{
+		if ($stmt->{kind} eq 'control')
+		{
+			execute($s, $stmt);
+			next;
+		}
+		my $outcome = rehearse($s, $stmt);
+		if (!$outcome)
+		{
+			$skipped++;
+			next;
+		}
+		if (defined $outcome->{wait} && !$outcome->{cycle} && is_simple($stmt) && chance(20))
+		{
+			execute_bounded($s, $stmt);
+			next;
+		}
+		execute($s, $stmt);
+	}
+	return;
+}
+
+sub print_summary
+{
+	my $count = $model->{count};
+	print "\n";
+	foreach my $f (sort keys %{$count})
+	{
+		printf "  %-18s %s\n", $f, join('  ', map { "$_ $count->{$f}{$_}" } sort keys %{$count->{$f}});
+	}
+	printf "  %d terms, %d waits, %d statements skipped, %.0f s\n", $model->{seq}, $model->{waits}, $skipped, time() - $started;
+	return;
+}
+
+print "seed $opt{seed}: $opt{steps} steps, $opt{sessions} sessions, at most $opt{seconds} s\n";
+connect_session($_) foreach 0 .. $admin_index;
+$prepared = $sessions[$admin_index]->must('SHOW max_prepared_transactions')->[0][0];
+grant();
+
+eval {
+	my $next_check = $BATCH;
+	while ($step < $opt{steps} && time() - $started < $opt{seconds})
+	{
+		one_step();
+		next if $step < $next_check;
+		check_all();
+		administer() if chance(25);
+		$next_check = $step + $BATCH;
+	}
+	check_all();
+	1;
+} or failure($admin_index, 'no error', $@);
+
+print_summary();
+print "fuzz: passed, $step steps\n";
