@@ -14,8 +14,8 @@ package Model;
 #            nobody's transaction.  It speaks without the row while it is not
 #            marked and its term is live.
 #
-# A session waits for a lock that another one holds only if the row or a
-# marked entry names it as the live holder.
+# A session waits for a lock that another one holds only if the row names it as
+# the live holder, or, in le_renew() and le_release(), a marked entry does.
 #
 # A statement is {kind, sql, ops}: kind is control (one op of CONTROL below),
 # select (all calls in one SELECT), multi (several statements sent at once),
@@ -278,12 +278,19 @@ sub names
 	return defined $term->{token} && $op->{token} eq $term->{token};
 }
 
+# Is the caller the live holder, as far as its transaction sees?
+sub leads
+{
+	my ($self, $session, $op) = @_;
+	my $row = $self->row($session, $op->{lock});
+	return $row && $row->{live} && names($op, $row);
+}
+
 # Might the caller be the live holder?
 sub worth_waiting
 {
 	my ($self, $session, $op) = @_;
-	my $row = $self->row($session, $op->{lock});
-	return 1 if $row && $row->{live} && names($op, $row);
+	return 1 if $self->leads($session, $op);
 	my $entry = $self->live_entry($op->{lock});
 	return $entry && $entry->{marked} && names($op, $entry->{term});
 }
@@ -392,7 +399,7 @@ sub call_acquire
 		}
 		my $row = $self->row($session, $lock);
 		$stage->{other} = $row && $row->{live} && !names($op, $row);
-		$stage->{at} = $self->worth_waiting($session, $op) ? 'heartbeat' : 'challenge';
+		$stage->{at} = $self->leads($session, $op) ? 'heartbeat' : 'challenge';
 	}
 
 	if ($stage->{at} eq 'heartbeat')
@@ -414,10 +421,10 @@ sub call_acquire
 sub begin_term
 {
 	my ($self, $session, $op) = @_;
-	my $in_block = $session->{block} || @{$session->{levels}} > 1 || $session->{stmt}{kind} eq 'multi';
-	return error('25001')
-	  if !$session->{set}{allow}
-	  && ($in_block || ($session->{stmt}{kind} eq 'pipeline' && $session->{pc} > 0));
+	my $in_block = $session->{block} || @{$session->{levels}} > 1
+	  || $session->{stmt}{kind} eq 'multi'
+	  || ($session->{stmt}{kind} eq 'pipeline' && $session->{pc} > 0);
+	return error('25001') if $in_block && !$session->{set}{allow};
 
 	my $term = {
 		lock => $op->{lock}, inst => $op->{inst}{str}, ms => $op->{ms},
