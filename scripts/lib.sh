@@ -10,6 +10,8 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 missing=()           # Debian packages to install
 lists_are_fresh=     # apt-get update has run
 saved_conf=          # the copy of createcluster.conf, while ours is in place
+policy=/usr/sbin/policy-rc.d
+our_policy=          # $policy is ours
 work=                # the temporary directory
 user=                # who owns it, the servers and the tests: never root
 as_user=()           # put before a command: run it as $user, in $work
@@ -108,10 +110,20 @@ forbid_main_cluster() {
 	echo 'create_main_cluster = false' | as_root tee -a "$conf" > /dev/null
 }
 
-restore_createcluster_conf() {
-	[ -n "$saved_conf" ] || return 0
-	as_root cp -p "$saved_conf" /etc/postgresql-common/createcluster.conf
+# Nor has anybody asked for a pooler or whatever else a package would start.
+forbid_services() {
+	[ ! -e "$policy" ] || return 0
+	our_policy=yes
+	printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" > /dev/null
+	as_root chmod 755 "$policy"
+}
+
+# Undo both.
+allow_services() {
+	[ -z "$saved_conf" ] || as_root cp -p "$saved_conf" /etc/postgresql-common/createcluster.conf
+	[ -z "$our_policy" ] || as_root rm "$policy"
 	saved_conf=
+	our_policy=
 }
 
 install_missing() {
@@ -121,11 +133,12 @@ install_missing() {
 		die "please run: sudo apt-get update && sudo apt-get install -y --no-install-recommends ${missing[*]}"
 	fi
 	echo "installing ${missing[*]}"
+	forbid_services
 	case " ${missing[*]}" in
 		*' postgresql-'[0-9]*) forbid_main_cluster ;;
 	esac
 	apt_install "${missing[@]}"
-	restore_createcluster_conf
+	allow_services
 	missing=()
 }
 
@@ -271,13 +284,15 @@ stop_server() {
 stop_servers() {
 	local file
 	find "$work" -name postmaster.pid | while IFS= read -r file; do
-		"${as_user[@]}" "$bin/pg_ctl" -D "${file%/*}" -w -s -m immediate stop < /dev/null || true
+		# one that is stopped at once leaves shared memory behind
+		"${as_user[@]}" "$bin/pg_ctl" -D "${file%/*}" -w -s -m fast stop < /dev/null ||
+			"${as_user[@]}" "$bin/pg_ctl" -D "${file%/*}" -w -s -m immediate stop < /dev/null || true
 	done
 }
 
 # Leave nothing behind.
 clean_up() {
-	restore_createcluster_conf
+	allow_services
 	[ -z "$bin" ] || stop_servers
 	rm -rf "$work"
 }

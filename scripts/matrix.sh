@@ -124,7 +124,8 @@ make_debian() {
 	echo 'create_main_cluster = false' > "$new/etc/postgresql-common/createcluster.conf"
 	enter_debian "$new"
 	step "${in_debian[@]}" apt-get install -y -q --no-install-recommends \
-		"postgresql-$version" "postgresql-server-dev-$version" gcc libc6-dev make libipc-run-perl
+		"postgresql-$version" "postgresql-server-dev-$version" gcc libc6-dev make \
+		libipc-run-perl libfaketime pgbouncer
 	step "${in_debian[@]}" apt-get clean
 }
 
