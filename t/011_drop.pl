@@ -84,26 +84,29 @@ sub answers_are_clean
 
 subtest 'the extension is dropped and created' => sub {
 	$node->safe_psql('postgres', 'CREATE EXTENSION leader_election');
-	my @sessions = contend('postgres');
 	my ($dropped, $shrunk, $last) = (0, 0, 0);
 
-	while (grep { !$_->done } @sessions)
+	# how many drops come through under one load is the machine's choice
+	while ($dropped <= 3)
 	{
-		my ($rc) = $node->psql('postgres', 'DROP EXTENSION leader_election');
-		$node->psql('postgres', 'CREATE EXTENSION leader_election');
+		my @sessions = contend('postgres');
+		while (grep { !$_->done } @sessions)
+		{
+			my ($rc) = $node->psql('postgres', 'DROP EXTENSION leader_election');
+			$node->psql('postgres', 'CREATE EXTENSION IF NOT EXISTS leader_election');
 
-		# a lock of the test's own
-		my $token = $node->safe_psql('postgres', q{
-			SELECT le_try_acquire(99, le_instance(), 1);
-			SELECT token FROM leader_lease WHERE id = 99;});
-		$token =~ s/^[tf]\n//;
-		$dropped++ if $rc == 0;
-		$shrunk++ if $token <= $last;
-		$last = $token;
+			# a lock of the test's own
+			my $token = $node->safe_psql('postgres', q{
+				SELECT le_try_acquire(99, le_instance(), 1);
+				SELECT token FROM leader_lease WHERE id = 99;});
+			$token =~ s/^[tf]\n//;
+			$dropped++ if $rc == 0;
+			$shrunk++ if $token <= $last;
+			$last = $token;
+		}
+		answers_are_clean('under load', @sessions);
 	}
-	cmp_ok($dropped, '>', 3, 'dropped more than once');
 	is($shrunk, 0, 'tokens grow from one extension to the next');
-	answers_are_clean('under load', @sessions);
 	is( $node->safe_psql('postgres', q{
 			SELECT count(*) FROM pg_locks
 			 WHERE locktype = 'advisory' AND objsubid IN (19525, 19526, 19528)}),
