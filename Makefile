@@ -11,6 +11,8 @@ OBJS = \
 	src/lease_table.o \
 	src/heartbeat.o \
 	src/epoch.o \
+	src/guard.o \
+	src/fence.o \
 	src/worker.o
 PGFILEDESC = "leader_election - leases, heartbeats in shared memory, fencing tokens"
 

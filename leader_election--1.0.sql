@@ -100,6 +100,71 @@ COMMENT ON FUNCTION le_token(bigint, text) IS
 	'the fencing token of the live term of instance (1..127 bytes) on lock_id, or NULL if it does not lead. Grows from term to term of a lock. Errors: 22004 NULL argument; 22023 instance out of range; 25006 on a standby';
 
 -- ---------------------------------------------------------------------
+-- Fencing: a deposed leader cannot commit
+-- ---------------------------------------------------------------------
+
+CREATE FUNCTION le_guard(lock_id bigint, instance text, token bigint DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'le_guard'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION le_guard(bigint, text, bigint) IS
+	'let this transaction commit only if instance (1..127 bytes) leads lock_id still, in the term it leads now (with a token: only in that term); returns the token of the term. Holds nothing until COMMIT, which looks once more and keeps every successor out until it is done. Errors, and nothing of the transaction is kept: LE001 the instance does not lead, here or at COMMIT; 42501 the lease belongs to another role; 22004 NULL lock_id or instance; 22023 instance out of range; 25006 on a standby; 0A000 at PREPARE TRANSACTION; 55P03 at COMMIT if lock_timeout passes while a release of the lease is open elsewhere';
+
+CREATE FUNCTION le_fence()
+RETURNS trigger
+AS 'MODULE_PATHNAME', 'le_fence'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION le_fence() IS
+	'the trigger that le_protect() creates: raises LE002 unless the transaction has called le_guard() for the lock. Its argument is the id of the lock';
+
+CREATE FUNCTION le_protect(relation regclass, lock_id bigint)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'le_protect'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION le_protect(regclass, bigint) IS
+	'let the table, with its partitions and children, be changed only in transactions that call le_guard() for lock_id; others get LE002. Returns how many tables got the trigger; call it again after attaching a partition. Errors, nothing changed: 22004 NULL argument; 42501 the caller does not own all of these tables; 42809 not a table; 42710 one of them is protected by another lock; 25006 read-only transaction or standby';
+
+CREATE FUNCTION le_unprotect(relation regclass)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'le_unprotect'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION le_unprotect(regclass) IS
+	'undo le_protect() for the table, with its partitions and children. Returns how many tables lost the trigger. Errors, nothing changed: 22004 NULL argument; 42501 the caller does not own all of these tables; 25006 read-only transaction or standby';
+
+CREATE VIEW leader_protected AS
+	WITH RECURSIVE fence AS (
+		SELECT tgrelid, tgenabled,
+			   pg_catalog.left(pg_catalog.encode(tgargs, 'escape'), -4)::bigint AS lock_id
+		FROM pg_catalog.pg_trigger
+		WHERE tgfoid OPERATOR(pg_catalog.=) 'le_fence()'::regprocedure::oid
+			  AND tgtype OPERATOR(pg_catalog.=) 60::smallint    -- AFTER, all events, FOR EACH STATEMENT
+			  AND tgnargs OPERATOR(pg_catalog.=) 1::smallint AND tgqual IS NULL
+			  AND tgattr::text OPERATOR(pg_catalog.=) ''
+	), tree AS (
+		SELECT tgrelid AS relid, lock_id
+		FROM fence
+		UNION
+		SELECT inhrelid, lock_id
+		FROM tree JOIN pg_catalog.pg_inherits ON inhparent OPERATOR(pg_catalog.=) relid
+	)
+	SELECT relid::regclass AS relation, tree.lock_id,
+		   CASE WHEN tgrelid IS NULL THEN 'missing'
+				WHEN tgenabled OPERATOR(pg_catalog.=) ANY ('{O,A}'::"char"[]) THEN 'protected'
+				ELSE 'disabled' END AS state
+	FROM tree LEFT JOIN fence ON tgrelid OPERATOR(pg_catalog.=) relid
+		 AND fence.lock_id OPERATOR(pg_catalog.=) tree.lock_id;
+
+COMMENT ON VIEW leader_protected IS
+	'the tables that le_protect() protects, and those of their partitions and children that it does not';
+COMMENT ON COLUMN leader_protected.relation IS 'the table';
+COMMENT ON COLUMN leader_protected.lock_id IS 'the lock whose leader may change it';
+COMMENT ON COLUMN leader_protected.state IS 'protected; missing: a partition or child that was attached later and has no trigger; disabled: its trigger does not fire';
+
+-- ---------------------------------------------------------------------
 -- Names
 -- ---------------------------------------------------------------------
 
@@ -195,12 +260,16 @@ COMMENT ON COLUMN leader_lease.leader_role IS 'the role that began the term';
 REVOKE ALL ON FUNCTION
 	le_try_acquire, le_renew, le_release,
 	le_is_leader, le_leader, le_token,
+	le_guard, le_protect, le_unprotect,
 	le_sweep, le_info, le_leases
 FROM PUBLIC;
 
+-- (le_fence() stays with PUBLIC: it can do nothing but refuse, and who restores
+-- a dump with protected tables needs it to create their triggers.)
+
 -- The table is written by the functions only, and whoever may read it or the
 -- view sees instance names, which are the credentials of the leaders.
-REVOKE ALL ON TABLE le_lease, leader_lease FROM PUBLIC;
+REVOKE ALL ON TABLE le_lease, leader_lease, leader_protected FROM PUBLIC;
 REVOKE ALL ON SEQUENCE le_token_seq, le_timeline_seq FROM PUBLIC;
 
 -- A dump of the database includes the last token, and whoever may dump the

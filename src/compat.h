@@ -10,7 +10,9 @@
 #ifndef LE_COMPAT_H
 #define LE_COMPAT_H
 
+#include "catalog/pg_class.h"
 #include "storage/lock.h"
+#include "utils/acl.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
 
@@ -53,6 +55,17 @@ compat_primary_key(Relation rel)
 	return RelationGetPrimaryKeyIndex(rel, false);
 #else
 	return RelationGetPrimaryKeyIndex(rel);
+#endif
+}
+
+/* may the user do with this relation what only its owner may? */
+static inline bool
+compat_owns(Oid relid, Oid userid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(RelationRelationId, relid, userid);
+#else
+	return pg_class_ownercheck(relid, userid);
 #endif
 }
 

@@ -29,6 +29,7 @@ PG_FUNCTION_INFO_V1(le_release);
 PG_FUNCTION_INFO_V1(le_is_leader);
 PG_FUNCTION_INFO_V1(le_leader);
 PG_FUNCTION_INFO_V1(le_token);
+PG_FUNCTION_INFO_V1(le_guard);
 PG_FUNCTION_INFO_V1(le_sweep);
 
 /* ---------------------------------------------------------------------
@@ -97,7 +98,7 @@ caller_from_args(FunctionCallInfo fcinfo, LeCaller *caller)
 	caller->any_token = true;
 }
 
-/* the optional token of le_renew, le_release and le_is_leader */
+/* the optional token, which is always the third argument */
 static void
 caller_token_from_args(FunctionCallInfo fcinfo, LeCaller *caller)
 {
@@ -230,6 +231,30 @@ le_token(PG_FUNCTION_ARGS)
 		strcmp(state.row.leader_id, caller.instance) != 0)
 		PG_RETURN_NULL();
 	PG_RETURN_INT64(state.row.token);
+}
+
+/* ---------------------------------------------------------------------
+ * Fencing
+ * ---------------------------------------------------------------------
+ */
+
+/*
+ * le_guard(lock_id, instance, token DEFAULT NULL) returns bigint
+ *
+ * LE001 if the caller does not lead, here or at COMMIT; 42501 if the lease
+ * belongs to another role.  May be called in a read-only transaction.
+ */
+Datum
+le_guard(PG_FUNCTION_ARGS)
+{
+	LeCaller	caller;
+
+	caller_from_args(fcinfo, &caller);
+	caller_token_from_args(fcinfo, &caller);
+	PreventCommandIfParallelMode("le_guard()");	/* a worker's guard is lost */
+	caller_locate(fcinfo, &caller, "le_guard()", false);
+
+	PG_RETURN_INT64(guard_set(&caller));
 }
 
 /* ---------------------------------------------------------------------

@@ -200,6 +200,7 @@ _PG_init(void)
 	MarkGUCPrefixReserved("leader_election");
 
 	RegisterXactCallback(transition_callback, NULL);
+	guard_init();
 
 	if (process_shared_preload_libraries_in_progress)
 	{

@@ -18,6 +18,8 @@
  *	lease_table.c		the only file that touches rows and sequences
  *	heartbeat.c			the only file that touches entries
  *	epoch.c				shared memory, the epoch, the lease clock
+ *	guard.c				le_guard: a deposed leader cannot commit
+ *	fence.c				le_fence: tables that are written under a guard only
  *	worker.c			sweeping, and the sweeper
  *	compat.h			differences between server versions
  *
@@ -27,7 +29,8 @@
  *	  over, release, sweep) takes it exclusively and, once it has written the
  *	  row, keeps it to the end of its transaction.  Whoever writes an entry on
  *	  the row's behalf, or wants to believe that there is no row, holds it in
- *	  share mode for that moment.
+ *	  share mode for that moment.  A guarded transaction holds it in share mode
+ *	  from its last look, at pre-commit, to its end.
  * 2. The entry's partition lock, an LWLock inside the hash table.  Under it
  *	  nothing may fail, wait, allocate or look at a catalog.
  *
@@ -59,6 +62,9 @@
 
 /* leadership lost */
 #define ERRCODE_LE_LEADERSHIP_LOST MAKE_SQLSTATE('L', 'E', '0', '0', '1')
+
+/* a protected table was changed without a guard */
+#define ERRCODE_LE_NOT_GUARDED MAKE_SQLSTATE('L', 'E', '0', '0', '2')
 
 /* Our heavyweight locks, see locks.c */
 typedef enum LeLockClass
@@ -240,6 +246,8 @@ entry_usable(const LeEntry *entry, TimestampTz now)
 /* locks.c */
 extern void lock_tag(LOCKTAG *tag, LeLockClass class, int64 id);
 extern bool lock_take(LeLockClass class, int64 id, LOCKMODE mode, bool wait);
+extern bool lock_take_within(LeLockClass class, int64 id, LOCKMODE mode,
+							 int64 ms);
 extern void lock_drop(LeLockClass class, int64 id, LOCKMODE mode);
 extern bool lock_held(LeLockClass class, int64 id, LOCKMODE mode);
 extern void lock_table(Oid relid);
@@ -247,6 +255,9 @@ extern void lock_table(Oid relid);
 /* lease.c */
 extern void lease_look(Relation rel, const LeKey *key, const LeEpoch *epoch,
 					   LeState *state);
+extern void lease_look_hard(Relation rel, const LeKey *key,
+							const LeEpoch *epoch, LeState *state);
+extern void lease_judge_role(const LeCaller *caller, Oid leader_role);
 extern bool lease_acquire(const LeCaller *caller, int64 lease_ms);
 extern bool lease_renew(const LeCaller *caller);
 extern bool lease_release(const LeCaller *caller);
@@ -284,6 +295,12 @@ extern void store_mark(const LeKey *key, LeEntry *copy);
 extern void store_drop_over(TimestampTz now);
 extern int64 store_count(void);
 
+/* guard.c */
+extern void guard_init(void);
+extern int64 guard_set(LeCaller *caller);
+extern void guard_release(const LeKey *key, int64 token);
+extern bool guard_is_set(const LeKey *key);
+
 /* worker.c */
 extern int	sweep_batch(void);
 extern int64 *sweep_list(Oid relid, int64 expired_for_ms, int limit,
@@ -304,7 +321,8 @@ typedef enum LePause
 	LE_PAUSE_LOOK,				/* between the clock and the entry */
 	LE_PAUSE_LOCK,				/* before the lock's heavyweight lock */
 	LE_PAUSE_MARKED,			/* release: between the mark and the row */
-	LE_PAUSE_ENTRY				/* slow heartbeat: between row and entry */
+	LE_PAUSE_ENTRY,				/* slow heartbeat: between row and entry */
+	LE_PAUSE_GUARDED			/* commit: after the look, the lock is held */
 } LePause;
 
 extern void test_pause_init(void);

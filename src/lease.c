@@ -56,7 +56,7 @@ lease_look(Relation rel, const LeKey *key, const LeEpoch *epoch,
  * As lease_look(), but a miss is believed only under the heavyweight lock.
  * If that is busy somebody is changing the row: one more look must do.
  */
-static void
+void
 lease_look_hard(Relation rel, const LeKey *key, const LeEpoch *epoch,
 				LeState *state)
 {
@@ -132,7 +132,7 @@ lease_is_held(const LeCaller *caller)
  */
 
 /* The name is the caller's, but is the lease its role's? */
-static void
+void
 lease_judge_role(const LeCaller *caller, Oid leader_role)
 {
 	if (!has_privs_of_role(caller->role, leader_role))
@@ -440,6 +440,7 @@ lease_release(const LeCaller *caller)
 		TEST_PAUSE(LE_PAUSE_MARKED);
 		transition_note(true);
 		table_delete(rel, &state.row);
+		guard_release(&caller->key, state.row.token);
 		worker_launch(RelationGetRelid(rel));
 	}
 	else

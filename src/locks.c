@@ -18,6 +18,7 @@
 
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "storage/proc.h"
 #include "utils/resowner.h"
 
 #include "compat.h"
@@ -46,6 +47,47 @@ lock_take(LeLockClass class, int64 id, LOCKMODE mode, bool wait)
 	result = LockAcquire(&tag, mode, false, !wait);
 	CurrentResourceOwner = save_owner;
 	return result != LOCKACQUIRE_NOT_AVAIL;
+}
+
+/*
+ * Take a heavyweight lock, waiting no longer than that; false if the time is
+ * up.  A shorter lock_timeout of the user's raises its error as ever.
+ *
+ * The wait ends by the lock manager's own timeout, so that deadlocks are found
+ * and signals obeyed as in any other wait.  Its error can be caught without a
+ * subtransaction, because a lock that was not granted is all there is to undo.
+ */
+bool
+lock_take_within(LeLockClass class, int64 id, LOCKMODE mode, int64 ms)
+{
+	MemoryContext save_context = CurrentMemoryContext;
+	ResourceOwner save_owner = CurrentResourceOwner;
+	int			save_timeout = LockTimeout;
+	volatile bool taken = false;
+
+	Assert(ms > 0 && ms <= INT_MAX);
+
+	if (LockTimeout > 0 && LockTimeout <= ms)
+		return lock_take(class, id, mode, true);
+
+	PG_TRY();
+	{
+		LockTimeout = (int) ms;
+		taken = lock_take(class, id, mode, true);
+		LockTimeout = save_timeout;
+	}
+	PG_CATCH();
+	{
+		LockTimeout = save_timeout;
+		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		LockErrorCleanup();
+		FlushErrorState();
+		MemoryContextSwitchTo(save_context);
+		CurrentResourceOwner = save_owner;
+	}
+	PG_END_TRY();
+	return taken;
 }
 
 void
