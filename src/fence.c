@@ -140,6 +140,16 @@ fence_create(Oid relid, Oid function, int64 lock_id)
 	CommandCounterIncrement();
 }
 
+/* Is this a fence as le_protect() makes it?  (The view asks the same.) */
+static bool
+is_fence(const Trigger *trigger, Oid function)
+{
+	return trigger->tgfoid == function &&
+		trigger->tgtype == (TRIGGER_TYPE_AFTER | FENCE_EVENTS) &&
+		trigger->tgnargs == 1 && trigger->tgnattr == 0 &&
+		trigger->tgqual == NULL;
+}
+
 /* Create the fence of one table; false if it has it already. */
 static bool
 fence_protect(Oid relid, Oid function, int64 lock_id)
@@ -153,7 +163,7 @@ fence_protect(Oid relid, Oid function, int64 lock_id)
 		Trigger    *trigger = &triggers->triggers[i];
 		int64		other;
 
-		if (trigger->tgfoid != function || trigger->tgnargs != 1)
+		if (!is_fence(trigger, function))
 			continue;
 		other = pg_strtoint64(trigger->tgargs[0]);
 		if (other != lock_id)
