@@ -123,7 +123,10 @@ subtest 'standby' => sub {
 		'le_sweep()',
 		"le_is_leader($longest, 'old')",
 		"le_leader($longest)",
-		"le_token($longest, 'old')");
+		"le_token($longest, 'old')",
+		"le_guard($longest, 'old')",
+		"le_protect('le_lease', $longest)",
+		"le_unprotect('le_lease')");
 
 	is( $standby->safe_psql('postgres', q{
 			SELECT epoch IS NULL, epoch_start IS NULL, timeline IS NULL,

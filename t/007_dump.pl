@@ -59,6 +59,29 @@ subtest 'dump and restore' => sub {
 		'here the leader has not noticed');
 	$old->safe_psql('postgres', 'DROP DATABASE restored');
 
+	# a protected table: its rows come first, then its fence
+	$old->safe_psql('postgres', q{
+		CREATE TABLE work (step text);
+		INSERT INTO work VALUES ('old');
+		CREATE ROLE worker;
+		ALTER TABLE work OWNER TO worker;
+		SELECT election.le_protect('work', 1);});
+	$old->command_ok([ 'pg_dump', '-f', $dump, 'postgres' ],
+		'dump with a protected table');
+	$old->safe_psql('postgres', 'CREATE DATABASE restored');
+	$old->command_ok(
+		[ 'psql', '-X', '-v', 'ON_ERROR_STOP=1', '-f', $dump, 'restored' ],
+		'restore');
+	is( $old->safe_psql('restored', q{
+			SELECT * FROM election.leader_protected;
+			SELECT * FROM work;}),
+		"work|1|protected\nold",
+		'it is protected there');
+	my ($rc, undef, $err) = $old->psql('restored',
+		"\\set VERBOSITY sqlstate\nINSERT INTO work VALUES ('new')");
+	like($err, qr/ERROR:  LE002/, 'indeed');
+	$old->safe_psql('postgres', 'DROP DATABASE restored; DROP TABLE work');
+
 	# a database's owner dumps it, who need not be a superuser
 	$old->safe_psql('postgres', q{
 		CREATE ROLE app LOGIN;
