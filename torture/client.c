@@ -11,8 +11,10 @@
  * not know.  Times are microseconds of CLOCK_BOOTTIME.
  *
  *		P time name pid					the process begins
- *		S time call link what lock token lease_ms
- *										a call is about to be sent
+ *		S time call link what lock token lease_ms entry
+ *										a call is about to be sent; entry is the
+ *										number of the ledger's entry that it is
+ *										for, or 0
  *		A time call answer				and has been answered: t, f, - for NULL,
  *										a value, a command tag, ERROR:sqlstate,
  *										LOST (the backend is gone), TIMEOUT
@@ -99,6 +101,7 @@ static Slot slots[MAX_SLOTS];
 static int	n_slots;
 static Link main_link = {.number = 1};
 static Link second_link = {.number = 2};
+static int64_t entry = 0;		/* of the ledger, that is written just now */
 static volatile sig_atomic_t ending = 0;
 
 static int64_t
@@ -276,9 +279,9 @@ send_call(Link *link, const Slot *slot, const char *what, int64_t token,
 	static int64_t calls = 0;
 	Call		call = {.number = ++calls,.sent = now()};
 
-	note("S %" PRId64 " %" PRId64 " %d %s %" PRId64 " %" PRId64 " %d",
+	note("S %" PRId64 " %" PRId64 " %d %s %" PRId64 " %" PRId64 " %d %" PRId64,
 		 call.sent, call.number, link->number, what, slot->lock, token,
-		 slot->lease_ms);
+		 slot->lease_ms, entry);
 	PQsendQuery(link->pg, sql);
 	return call;
 }
@@ -407,9 +410,10 @@ probe(Slot *slot)
 {
 	int64_t		token = slot->dead[chance(MAX_DEAD)];
 
+	const char *what[] = {"renew", "is_leader", "guard"};
+
 	if (token != 0)
-		ask_about_token(&main_link, slot, percent(50) ? "renew" : "is_leader",
-						token);
+		ask_about_token(&main_link, slot, what[chance(3)], token);
 }
 
 /*
@@ -436,6 +440,13 @@ learn_token(Slot *slot)
 }
 
 static void
+deposed(Slot *slot)
+{
+	stop(slot, "deposed");
+	bury(slot);
+}
+
+static void
 heartbeat(Slot *slot)
 {
 	Call		call = ask_about_token(&main_link, slot, "renew", slot->token);
@@ -444,10 +455,7 @@ heartbeat(Slot *slot)
 	if (call.kind == SAID_TRUE && (leads(slot) || call.sent >= slot->deadline))
 		lead(slot, &call);
 	else if (call.kind == SAID_FALSE)
-	{
-		stop(slot, "deposed");
-		bury(slot);
-	}
+		deposed(slot);
 }
 
 static void
@@ -524,6 +532,92 @@ release(Slot *slot, bool in_transaction)
 						"renew", slot->dead[0]);
 }
 
+/* Was it refused because we do not lead? */
+static bool
+refused(const Call *call)
+{
+	return call->kind == FAILED && strcmp(call->text, "ERROR:LE001") == 0;
+}
+
+/*
+ * A guarded transaction that appends to the ledger what it has found there:
+ * how many entries of earlier terms there are.  There must never be more.
+ * Between guard and commit it may take so long that somebody else leads, and
+ * a heartbeat or a release may come from our other connection.
+ */
+static Call
+work_in_transaction(Slot *slot)
+{
+	int			dice = (int) chance(100);
+	Call		call;
+	int64_t		before;
+
+	call = ask(&second_link, slot, "g_begin", slot->token, "BEGIN");
+	if (call.kind != SAID_OTHER)
+		return call;
+	call = ask_about_token(&second_link, slot, "guard", slot->token);
+	if (call.kind == SAID_OTHER)
+		call = ask(&second_link, slot, "g_read", slot->token,
+				   "SELECT count(*) FROM ledger WHERE lock_id = %" PRId64 " AND token < %" PRId64,
+				   slot->lock, slot->token);
+	before = strtoll(call.text, NULL, 10);
+	if (call.kind == SAID_OTHER)
+	{
+		int64_t		token = slot->token;
+
+		if (dice < 8)
+			pause_until(slot->deadline + chance(slot->lease_ms * MS / 16));
+		else if (dice < 16)
+		{
+			stop(slot, "releases");
+			release(slot, false);
+		}
+		else if (dice < 60)
+			heartbeat(slot);
+		else
+			pause_until(now() + chance(3 * MS));
+
+		/* the transaction has gone with its connection */
+		if (second_link.pg == NULL)
+		{
+			call.kind = UNKNOWN;
+			return call;
+		}
+		call = ask(&second_link, slot, "g_write", token,
+				   "INSERT INTO ledger VALUES (%" PRId64 ", %" PRId64 ", '%s', %" PRId64 ", %" PRId64 ")",
+				   slot->lock, token, me, entry, before);
+		if (call.kind == SAID_OTHER)
+			return ask(&second_link, slot, "g_commit", token, "COMMIT");
+	}
+	if (second_link.pg != NULL)
+		ask(&second_link, slot, "g_rollback", slot->token, "ROLLBACK");
+	return call;
+}
+
+static Call
+work_in_one_statement(Slot *slot)
+{
+	return ask(&second_link, slot, "g_entry", slot->token,
+			   "INSERT INTO ledger SELECT %" PRId64 ", guard, '%s', %" PRId64 ", "
+			   "(SELECT count(*) FROM ledger WHERE lock_id = %" PRId64 " AND token < guard) "
+			   "FROM le_guard(%" PRId64 ", '%s', %" PRId64 ") guard",
+			   slot->lock, me, entry, slot->lock, slot->lock, me, slot->token);
+}
+
+static void
+work(Slot *slot)
+{
+	static int64_t entries = 0;
+	int64_t		token = slot->token;
+	Call		call;
+
+	entry = ++entries;
+	call = percent(70) ? work_in_transaction(slot) : work_in_one_statement(slot);
+	entry = 0;
+	if (refused(&call) && slot->token == token && !slot->releasing)
+		deposed(slot);
+}
+
 static void
 lead_on(Slot *slot)
 {
@@ -544,6 +638,8 @@ lead_on(Slot *slot)
 	}
 	else if (dice < 38)
 		fail(slot);
+	else if (dice < 65)
+		work(slot);
 	else
 		heartbeat(slot);
 }
