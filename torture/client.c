@@ -458,21 +458,6 @@ heartbeat(Slot *slot)
 		deposed(slot);
 }
 
-static void
-try_to_lead(Slot *slot)
-{
-	Call		call = ask(&main_link, slot, "try_acquire", 0,
-						   "SELECT le_try_acquire(%" PRId64 ", '%s', %d)",
-						   slot->lock, me, slot->lease_ms);
-
-	if (call.kind != SAID_TRUE)
-		return;
-	bury(slot);
-	lead(slot, &call);
-	if (leads(slot))
-		learn_token(slot);
-}
-
 /*
  * Release in a transaction of its own, which may be rolled back.  While it is
  * open another connection may send a heartbeat with the same token, which we
@@ -605,7 +590,7 @@ work_in_one_statement(Slot *slot)
 }
 
 static void
-work(Slot *slot)
+work_once(Slot *slot)
 {
 	static int64_t entries = 0;
 	int64_t		token = slot->token;
@@ -616,6 +601,33 @@ work(Slot *slot)
 	entry = 0;
 	if (refused(&call) && slot->token == token && !slot->releasing)
 		deposed(slot);
+}
+
+static void
+work(Slot *slot)
+{
+	int64_t		token = slot->token;
+	int			times = 1 + (int) chance(8);
+
+	while (times-- > 0 && leads(slot) && slot->token == token)
+		work_once(slot);
+}
+
+static void
+try_to_lead(Slot *slot)
+{
+	Call		call = ask(&main_link, slot, "try_acquire", 0,
+						   "SELECT le_try_acquire(%" PRId64 ", '%s', %d)",
+						   slot->lock, me, slot->lease_ms);
+
+	if (call.kind != SAID_TRUE)
+		return;
+	bury(slot);
+	lead(slot, &call);
+	if (leads(slot))
+		learn_token(slot);
+	if (slot->token != 0 && percent(70))
+		work(slot);				/* what was committed before us is all there */
 }
 
 static void
