@@ -125,7 +125,7 @@ AS 'MODULE_PATHNAME', 'le_protect'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_protect(regclass, bigint) IS
-	'let the table, with its partitions and children, be changed only in transactions that call le_guard() for lock_id; others get LE002. Returns how many tables got the trigger; call it again after attaching a partition. Errors, nothing changed: 22004 NULL argument; 42501 the caller does not own all of these tables; 42809 not a table; 42710 one of them is protected by another lock; 25006 read-only transaction or standby';
+	'let the table, with its partitions and children, be changed only in transactions that call le_guard() for lock_id; others get LE002. Returns how many tables got the trigger; call it again after attaching a partition. Errors, nothing changed: 22004 NULL argument; 42501 the caller does not own all of these tables; 42809 not a table; 42710 one of them is protected by another lock, or has another trigger le_fence; 55000 the table has a parent that is not protected, or a trigger le_fence is disabled; 25006 read-only transaction or standby';
 
 CREATE FUNCTION le_unprotect(relation regclass)
 RETURNS bigint
@@ -135,21 +135,31 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION le_unprotect(regclass) IS
 	'undo le_protect() for the table, with its partitions and children. Returns how many tables lost the trigger. Errors, nothing changed: 22004 NULL argument; 42501 the caller does not own all of these tables; 25006 read-only transaction or standby';
 
+-- A statement fires only the triggers of the table that it names, so a table
+-- is as well protected as the tree that it belongs to: the view goes from each
+-- protected table to its parents and to its children.
 CREATE VIEW leader_protected AS
-	WITH RECURSIVE fence AS (
+	WITH RECURSIVE argument AS (
 		SELECT tgrelid, tgenabled,
-			   pg_catalog.left(pg_catalog.encode(tgargs, 'escape'), -4)::bigint AS lock_id
+			   pg_catalog.left(pg_catalog.encode(tgargs, 'escape'), -4) AS lock_id
 		FROM pg_catalog.pg_trigger
 		WHERE tgfoid OPERATOR(pg_catalog.=) 'le_fence()'::regprocedure::oid
 			  AND tgtype OPERATOR(pg_catalog.=) 60::smallint    -- AFTER, all events, FOR EACH STATEMENT
 			  AND tgnargs OPERATOR(pg_catalog.=) 1::smallint AND tgqual IS NULL
 			  AND tgattr::text OPERATOR(pg_catalog.=) ''
+	), fence AS MATERIALIZED (
+		-- anybody can call le_fence() in a trigger of his own, with any argument
+		SELECT tgrelid, tgenabled, lock_id::bigint AS lock_id
+		FROM argument
+		WHERE CASE WHEN lock_id OPERATOR(pg_catalog.~) '^(0|-?[1-9][0-9]{0,18})$'
+			THEN lock_id::numeric BETWEEN -9223372036854775808 AND 9223372036854775807 END
 	), tree AS (
 		SELECT tgrelid AS relid, lock_id
 		FROM fence
 		UNION
-		SELECT inhrelid, lock_id
-		FROM tree JOIN pg_catalog.pg_inherits ON inhparent OPERATOR(pg_catalog.=) relid
+		SELECT CASE WHEN inhparent OPERATOR(pg_catalog.=) relid THEN inhrelid ELSE inhparent END, lock_id
+		FROM tree JOIN pg_catalog.pg_inherits
+			 ON inhparent OPERATOR(pg_catalog.=) relid OR inhrelid OPERATOR(pg_catalog.=) relid
 	)
 	SELECT relid::regclass AS relation, tree.lock_id,
 		   CASE WHEN tgrelid IS NULL THEN 'missing'
@@ -159,10 +169,10 @@ CREATE VIEW leader_protected AS
 		 AND fence.lock_id OPERATOR(pg_catalog.=) tree.lock_id;
 
 COMMENT ON VIEW leader_protected IS
-	'the tables that le_protect() protects, and those of their partitions and children that it does not';
+	'the tables that le_protect() protects, with their parents, partitions and children';
 COMMENT ON COLUMN leader_protected.relation IS 'the table';
 COMMENT ON COLUMN leader_protected.lock_id IS 'the lock whose leader may change it';
-COMMENT ON COLUMN leader_protected.state IS 'protected; missing: a partition or child that was attached later and has no trigger; disabled: its trigger does not fire';
+COMMENT ON COLUMN leader_protected.state IS 'protected; missing: it has no trigger, and belongs to the same tree as a protected table, which can be changed through it or holds its rows; disabled: its trigger does not fire';
 
 -- ---------------------------------------------------------------------
 -- Names

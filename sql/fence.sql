@@ -9,7 +9,7 @@ SELECT le_try_acquire(1, 'node-a', 600000), le_try_acquire(2, 'node-a', 600000);
 
 SELECT le_protect('jobs', 1);
 SELECT le_protect('notes', 1);
-SELECT * FROM leader_protected ORDER BY 1::text;
+SELECT * FROM leader_protected ORDER BY relation::text COLLATE "C";
 \d jobs
 
 -- whatever changes it, and whatever the role
@@ -109,24 +109,49 @@ UPDATE part SET id = 2 FROM le_guard(1, 'node-a');
 SELECT tableoid::regclass, id FROM part;
 -- one that is attached later is not protected by itself, and shows
 CREATE TABLE part3 PARTITION OF part FOR VALUES IN (3);
-SELECT * FROM leader_protected ORDER BY 1::text;
+SELECT * FROM leader_protected ORDER BY relation::text COLLATE "C";
 INSERT INTO part3 VALUES (3);
 SELECT le_protect('part', 1);
 INSERT INTO part3 VALUES (3);
 -- one that another lock protects
 SELECT le_protect('part1', 2);
 \echo :SQLSTATE
-CREATE TABLE part4 PARTITION OF part FOR VALUES IN (4);
+CREATE TABLE part4 (id int);
 SELECT le_protect('part4', 2);
+ALTER TABLE part ATTACH PARTITION part4 FOR VALUES IN (4);
 SELECT le_protect('part', 1);
+\echo :SQLSTATE
 SELECT * FROM leader_protected WHERE relation = 'part4'::regclass;
 SELECT le_unprotect('part'), le_unprotect('mother');
+-- a statement that names the parent fires the parent's fence only: that must be
+-- there, and if it goes, or comes without one, it shows
+SELECT le_protect('part1', 1);
+\echo :SQLSTATE
+SELECT le_protect('child', 1);
+CREATE TABLE father (id int);
+ALTER TABLE child INHERIT father;
+SELECT le_protect('mother', 1);
+SELECT * FROM leader_protected ORDER BY relation::text COLLATE "C";
+SELECT le_protect('father', 1);
+SELECT * FROM leader_protected ORDER BY relation::text COLLATE "C";
+SELECT le_unprotect('father'), le_unprotect('mother');
+SELECT le_protect('part4', 1);
+ALTER TABLE part DETACH PARTITION part4;
+SELECT le_protect('part4', 1);
+ALTER TABLE part ATTACH PARTITION part4 FOR VALUES IN (4);
+INSERT INTO part VALUES (4);
+SELECT * FROM leader_protected ORDER BY relation::text COLLATE "C";
+SELECT le_protect('part', 1), le_protect('part4', 1) AS again;
+INSERT INTO part VALUES (4);
+SELECT le_unprotect('part');
 
 -- what it does not stop shows, if it can
 SELECT le_protect('jobs', -10);
 ALTER TABLE jobs DISABLE TRIGGER le_fence;
 SELECT * FROM leader_protected;
 INSERT INTO jobs VALUES (20, 'disabled');
+SELECT le_protect('jobs', -10);
+\echo :SQLSTATE
 ALTER TABLE jobs ENABLE TRIGGER le_fence;
 INSERT INTO jobs VALUES (21, 'enabled');
 SET session_replication_role = replica;
@@ -164,7 +189,15 @@ DROP TRIGGER mine ON jobs;
 CREATE TRIGGER mine AFTER INSERT ON jobs EXECUTE FUNCTION le_fence('one');
 INSERT INTO jobs VALUES (23, 'not a number');
 SELECT * FROM leader_protected;
--- such a one is no fence, but is not left behind either
+-- such a one is no fence, but is not left behind either; nor is one that anybody
+-- may have made on a table of his own
+DROP TRIGGER mine ON jobs;
+CREATE TRIGGER mine AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON jobs EXECUTE FUNCTION le_fence('evil');
+CREATE TRIGGER more AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON jobs EXECUTE FUNCTION le_fence('9223372036854775808');
+SELECT * FROM leader_protected;
+SELECT le_protect('jobs', 1);
+SELECT le_unprotect('jobs');
+CREATE TRIGGER mine AFTER INSERT ON jobs EXECUTE FUNCTION le_fence('one');
 DROP TRIGGER mine ON jobs;
 CREATE TRIGGER mine AFTER INSERT ON jobs EXECUTE FUNCTION le_fence(1);
 SELECT le_protect('jobs', 1), le_protect('jobs', 1) AS again, le_unprotect('jobs');
@@ -204,7 +237,7 @@ INSERT INTO jobs VALUES (31, 'a superuser');
 SELECT le_unprotect('jobs');
 SELECT state FROM jobs WHERE id >= 20 ORDER BY id;
 
-DROP TABLE jobs, notes, part, mother CASCADE;
+DROP TABLE jobs, notes, part, mother, father CASCADE;
 DROP PROCEDURE in_steps;
 DROP SCHEMA election;
 DROP EXTENSION leader_election;

@@ -114,6 +114,19 @@ END $$;
 INSERT INTO work VALUES ('refused guard was caught');
 COMMIT;
 
+-- and one that PL/pgSQL has taken back is none: an EXCEPTION block is a savepoint
+SELECT short_lease(5);
+BEGIN;
+DO $$ BEGIN
+	PERFORM le_guard(5, 'short');
+	RAISE division_by_zero;
+EXCEPTION WHEN division_by_zero THEN
+	NULL;
+END $$;
+INSERT INTO work VALUES ('guard was undone by an exception');
+SELECT runs_out(5);
+COMMIT;
+
 -- finish the work and step down
 BEGIN;
 SELECT le_guard(4, 'node-a') > 0 AS guarded;

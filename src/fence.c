@@ -11,17 +11,18 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/relation.h"
-#include "access/xact.h"
+#include "access/table.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
@@ -126,13 +127,13 @@ fence_lock_tree(Oid relid, LOCKMODE mode)
 }
 
 static void
-fence_create(Oid relid, Oid function, int64 lock_id)
+fence_create(Oid relid, Oid function, const char *lock_id)
 {
 	CreateTrigStmt *stmt = makeNode(CreateTrigStmt);
 
 	stmt->trigname = FENCE;
 	stmt->funcname = list_make1(makeString(FENCE));
-	stmt->args = list_make1(makeString(psprintf(INT64_FORMAT, lock_id)));
+	stmt->args = list_make1(makeString(pstrdup(lock_id)));
 	stmt->timing = TRIGGER_TYPE_AFTER;
 	stmt->events = FENCE_EVENTS;
 	CreateTrigger(stmt, NULL, relid, InvalidOid, InvalidOid, InvalidOid,
@@ -140,45 +141,89 @@ fence_create(Oid relid, Oid function, int64 lock_id)
 	CommandCounterIncrement();
 }
 
-/* Is this a fence as le_protect() makes it?  (The view asks the same.) */
-static bool
-is_fence(const Trigger *trigger, Oid function)
+/*
+ * The fence of a table, as le_protect() makes it, or NULL.  (The view asks
+ * the same.)
+ */
+static Trigger *
+fence_find(Relation rel, Oid function)
 {
-	return trigger->tgfoid == function &&
-		trigger->tgtype == (TRIGGER_TYPE_AFTER | FENCE_EVENTS) &&
-		trigger->tgnargs == 1 && trigger->tgnattr == 0 &&
-		trigger->tgqual == NULL;
+	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+	{
+		Trigger    *trigger = &rel->trigdesc->triggers[i];
+
+		if (trigger->tgfoid == function &&
+			trigger->tgtype == (TRIGGER_TYPE_AFTER | FENCE_EVENTS) &&
+			trigger->tgnargs == 1 && trigger->tgnattr == 0 &&
+			trigger->tgqual == NULL)
+			return trigger;
+	}
+	return NULL;
 }
 
 /* Create the fence of one table; false if it has it already. */
 static bool
-fence_protect(Oid relid, Oid function, int64 lock_id)
+fence_protect(Oid relid, Oid function, const char *lock_id)
 {
 	Relation	rel = relation_open(relid, NoLock);
-	TriggerDesc *triggers = rel->trigdesc;
-	bool		there = false;
+	Trigger    *fence = fence_find(rel, function);
+	bool		there = (fence != NULL);
 
-	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
-	{
-		Trigger    *trigger = &triggers->triggers[i];
-		int64		other;
-
-		if (!is_fence(trigger, function))
-			continue;
-		other = pg_strtoint64(trigger->tgargs[0]);
-		if (other != lock_id)
-			ereport(ERROR,
-					(errcode(ERRCODE_DUPLICATE_OBJECT),
-					 errmsg("table \"%s\" is protected by lock " INT64_FORMAT " already",
-							RelationGetRelationName(rel), other),
-					 errhint("Call le_unprotect() first.")));
-		there = true;
-	}
+	if (there && strcmp(fence->tgargs[0], lock_id) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("table \"%s\" is protected by lock %s already",
+						RelationGetRelationName(rel), fence->tgargs[0]),
+				 errhint("Call le_unprotect() first.")));
+	if (there && fence->tgenabled != TRIGGER_FIRES_ON_ORIGIN &&
+		fence->tgenabled != TRIGGER_FIRES_ALWAYS)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("trigger \"%s\" of table \"%s\" is disabled",
+						fence->tgname, RelationGetRelationName(rel)),
+				 errhint("Use ALTER TABLE ... ENABLE TRIGGER.")));
 	relation_close(rel, NoLock);
 
 	if (!there)
 		fence_create(relid, function, lock_id);
 	return !there;
+}
+
+/*
+ * A statement on a table's parent changes the table, and fires only the
+ * parent's triggers: so the parents must have the same fence.  (Not asked of
+ * the table's children: one with several parents could never be protected.
+ * The view shows what is missing.)
+ */
+static void
+fence_check_parents(Oid relid, Oid function, const char *lock_id)
+{
+	Relation	inherits = table_open(InheritsRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(inherits, InheritsRelidSeqnoIndexId, true, NULL,
+							  1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Oid			parent = ((Form_pg_inherits) GETSTRUCT(tuple))->inhparent;
+		Relation	rel = relation_open(parent, AccessShareLock);
+		Trigger    *fence = fence_find(rel, function);
+
+		if (fence == NULL || strcmp(fence->tgargs[0], lock_id) != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("table \"%s\" can be changed through its parent \"%s\", which is not protected by lock %s",
+							get_rel_name(relid), RelationGetRelationName(rel),
+							lock_id),
+					 errhint("Protect the parent, with all of its partitions and children.")));
+		relation_close(rel, AccessShareLock);
+	}
+	systable_endscan(scan);
+	table_close(inherits, AccessShareLock);
 }
 
 /* Drop the fence of one table; false if there is none. */
@@ -222,12 +267,15 @@ fence_check_arg(FunctionCallInfo fcinfo, int n, const char *name)
  * fence
  *
  * 42501 for another than the owner of all tables of the tree, 42809 for what
- * is no table, 42710 if one is protected by another lock.
+ * is no table, 42710 if one is protected by another lock, 55000 if the table's
+ * parent is not protected or a fence is disabled.
  */
 Datum
 le_protect(PG_FUNCTION_ARGS)
 {
+	Oid			relid;
 	Oid			function;
+	char	   *lock_id;
 	int64		count = 0;
 	ListCell   *cell;
 
@@ -238,11 +286,14 @@ le_protect(PG_FUNCTION_ARGS)
 	PreventCommandIfParallelMode("le_protect()");
 
 	function = fence_function(fcinfo->flinfo->fn_oid);
-	foreach(cell, fence_lock_tree(PG_GETARG_OID(0), ShareRowExclusiveLock))
+	relid = PG_GETARG_OID(0);
+	lock_id = psprintf(INT64_FORMAT, PG_GETARG_INT64(1));
+	foreach(cell, fence_lock_tree(relid, ShareRowExclusiveLock))
 	{
-		if (fence_protect(lfirst_oid(cell), function, PG_GETARG_INT64(1)))
+		if (fence_protect(lfirst_oid(cell), function, lock_id))
 			count++;
 	}
+	fence_check_parents(relid, function, lock_id);
 	PG_RETURN_INT64(count);
 }
 

@@ -18,7 +18,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
-#include "access/xact.h"
+#include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -31,46 +31,12 @@ typedef struct LeGuard
 	SubTransactionId subid;		/* undone together with this one */
 	SubTransactionId released_in;	/* the subtransaction that has ended the
 									 * term itself, or invalid */
+	bool		checked;		/* at pre-commit: the last look was good */
 } LeGuard;
 
 static List *guards = NIL;		/* of LeGuard, in TopTransactionContext */
-
-/* ---------------------------------------------------------------------
- * The look at commit
- * ---------------------------------------------------------------------
- */
-
-/*
- * Does the caller lead still?  If so the heavyweight lock is held in share
- * mode, to the end of the transaction.
- *
- * Waits for a transition that is on its way, but not longer than the lease:
- * an end that has passed is final, whatever becomes of the transition.  That
- * end can move while we wait, by a heartbeat that was faster than the mark.
- */
-static bool
-guard_hold(Relation rel, const LeCaller *caller, LeState *state)
-{
-	const LeEpoch *epoch = epoch_current();
-	int64		lock_id = caller->key.lock_id;
-	bool		locked = lock_take(LE_LOCK_LEASE, lock_id, ShareLock, false);
-
-	while (!locked)
-	{
-		TimestampTz end;
-
-		lease_look_hard(rel, &caller->key, epoch, state);
-		if (!rule_worth_waiting(caller, state, epoch))
-			return false;
-		end = rule_leads(caller, state, epoch) ?
-			rule_end(state, epoch) : state->entry.expires_at;
-		locked = lock_take_within(LE_LOCK_LEASE, lock_id, ShareLock,
-								  (end - state->now) / 1000 + 1);
-	}
-
-	lease_look(rel, &caller->key, epoch, state);
-	return rule_leads(caller, state, epoch);
-}
+static bool registered = false; /* guard_callback, for this transaction */
+static bool committing = false; /* the last look has begun */
 
 /* Tell who leads instead; leader is NULL if nobody does. */
 static void
@@ -91,37 +57,131 @@ guard_lost(const LeCaller *caller, bool once_led, const LeRow *leader)
 					   leader->token, caller->token)));
 }
 
+/* ---------------------------------------------------------------------
+ * The look at commit
+ * ---------------------------------------------------------------------
+ */
+
+/* Clock, entry and row, in this order; does not return if the lead is lost. */
 static void
-guard_check(const LeGuard *guard)
+guard_look(const LeGuard *guard, LeState *state)
 {
 	const LeCaller *caller = &guard->caller;
-	Relation	rel;
-	LeState		state;
+	const LeEpoch *epoch = epoch_current();
+	Relation	rel = table_open_lease(caller->key.relation, NoLock);
 
-	/* then we hold the lock exclusively since */
-	if (guard->released_in != InvalidSubTransactionId)
-		return;
-
-	rel = table_open_lease(caller->key.relation, AccessShareLock);
 	if (rel == NULL)
 		guard_lost(caller, true, NULL);
-	if (!guard_hold(rel, caller, &state))
-		guard_lost(caller, true,
-				   rule_live(&state, epoch_current()) ? &state.row : NULL);
-	table_close(rel, AccessShareLock);
-	TEST_PAUSE(LE_PAUSE_GUARDED);
+	lease_look_hard(rel, &caller->key, epoch, state);
+	if (!rule_leads(caller, state, epoch))
+		guard_lost(caller, true, rule_live(state, epoch) ? &state->row : NULL);
+	table_close(rel, NoLock);
 }
 
-static void
-guard_callback(XactEvent event, void *arg)
+/* Lock all in share mode, or none: then returns the first that is busy. */
+static LeGuard *
+guard_lock(List *list)
 {
 	ListCell   *cell;
 
+	foreach(cell, list)
+	{
+		LeGuard    *guard = lfirst(cell);
+
+		if (lock_take(LE_LOCK_LEASE, guard->caller.key.lock_id, ShareLock, false))
+			continue;
+		for (int i = 0; i < foreach_current_index(cell); i++)
+		{
+			LeGuard    *locked = list_nth(list, i);
+
+			lock_drop(LE_LOCK_LEASE, locked->caller.key.lock_id, ShareLock);
+		}
+		return guard;
+	}
+	return NULL;
+}
+
+/*
+ * Look once more at all terms, and keep their heavyweight locks in share mode
+ * to the end of the transaction.
+ *
+ * A transition that is on its way is waited for, but holding nothing, and not
+ * longer than the first of the leases: an end that has passed is final,
+ * whatever becomes of the transition.  It may have been moved meanwhile, by a
+ * heartbeat that was faster than the mark; so look again.
+ */
+static void
+guard_check_all(void)
+{
+	List	   *unchecked = NIL;
+	LeGuard    *busy;
+	LeState		state;
+	ListCell   *cell;
+
+	committing = true;
+
+	foreach(cell, guards)
+	{
+		LeGuard    *guard = lfirst(cell);
+
+		/* who has ended the term itself holds the lock exclusively since */
+		if (guard->checked || guard->released_in != InvalidSubTransactionId)
+			continue;
+		unchecked = lappend(unchecked, guard);
+
+		/* whoever locks the table is waited for while we hold nothing else */
+		LockRelationOid(guard->caller.key.relation, AccessShareLock);
+	}
+
+	while ((busy = guard_lock(unchecked)) != NULL)
+	{
+		TimestampTz rest = DT_NOEND;
+
+		foreach(cell, unchecked)
+		{
+			guard_look(lfirst(cell), &state);
+			rest = Min(rest, rule_end(&state, epoch_current()) - state.now);
+		}
+		if (lock_take_within(LE_LOCK_LEASE, busy->caller.key.lock_id,
+							 ShareLock, rest / 1000 + 1))
+			lock_drop(LE_LOCK_LEASE, busy->caller.key.lock_id, ShareLock);
+	}
+
+	foreach(cell, unchecked)
+	{
+		LeGuard    *guard = lfirst(cell);
+
+		guard_look(guard, &state);
+		guard->checked = true;
+	}
+	if (unchecked != NIL)
+		TEST_PAUSE(LE_PAUSE_GUARDED);
+}
+
+/*
+ * Runs before any other module's that was registered before the first guard
+ * of the transaction: a foreign data wrapper commits its remote transactions
+ * in its own.
+ */
+static void
+guard_callback(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_PRE_COMMIT)
+		guard_check_all();
+}
+
+/*
+ * Called for each transaction by the callback that is registered at load, and
+ * so runs later than guard_callback().  Guards that another module's callback
+ * has set in between are looked at here.
+ */
+void
+guard_at_end(XactEvent event)
+{
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			foreach(cell, guards)
-				guard_check(lfirst(cell));
+			guard_check_all();
 			break;
 
 		case XACT_EVENT_PRE_PREPARE:
@@ -135,6 +195,12 @@ guard_callback(XactEvent event, void *arg)
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
 			guards = NIL;		/* its memory goes with the transaction */
+			committing = false;
+
+			/* the list of callbacks may change here, where it has been passed */
+			if (registered)
+				UnregisterXactCallback(guard_callback, NULL);
+			registered = false;
 			break;
 
 		default:
@@ -178,25 +244,6 @@ guard_init(void)
 	RegisterSubXactCallback(guard_subxact_callback, NULL);
 }
 
-/*
- * Make sure that our look comes before any other module's work at commit: a
- * foreign data wrapper commits its remote transactions there, and callbacks
- * run in the reverse order of their registration.  The old registration goes
- * only when there is a new one, so that an error cannot leave us without.
- */
-static void
-guard_register(void)
-{
-	static char registrations[2];
-	static int	current = -1;
-	int			next = (current + 1) % 2;
-
-	RegisterXactCallback(guard_callback, &registrations[next]);
-	if (current >= 0)
-		UnregisterXactCallback(guard_callback, &registrations[current]);
-	current = next;
-}
-
 /* ---------------------------------------------------------------------
  * Guarding
  * ---------------------------------------------------------------------
@@ -216,7 +263,15 @@ guard_add(const LeCaller *caller)
 	LeGuard    *guard;
 	ListCell   *cell;
 
-	guard_register();
+	if (committing)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("le_guard() cannot be called while its transaction commits")));
+
+	/* anew for each transaction, because callbacks run last registered first */
+	if (!registered)
+		RegisterXactCallback(guard_callback, NULL);
+	registered = true;
 
 	foreach(cell, guards)
 	{
@@ -232,6 +287,7 @@ guard_add(const LeCaller *caller)
 	guard->caller.instance = pstrdup(caller->instance);
 	guard->subid = GetCurrentSubTransactionId();
 	guard->released_in = InvalidSubTransactionId;
+	guard->checked = false;
 	guards = lappend(guards, guard);
 	MemoryContextSwitchTo(old_context);
 }

@@ -102,6 +102,8 @@ transition_callback(XactEvent event, void *arg)
 {
 	ListCell   *cell;
 
+	guard_at_end(event);
+
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:

@@ -45,6 +45,7 @@
 #define LEADER_ELECTION_H
 
 #include "access/htup.h"
+#include "access/xact.h"
 #include "datatype/timestamp.h"
 #include "fmgr.h"
 #include "lib/dshash.h"
@@ -297,6 +298,7 @@ extern int64 store_count(void);
 
 /* guard.c */
 extern void guard_init(void);
+extern void guard_at_end(XactEvent event);
 extern int64 guard_set(LeCaller *caller);
 extern void guard_release(const LeKey *key, int64 token);
 extern bool guard_is_set(const LeKey *key);

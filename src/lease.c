@@ -422,6 +422,9 @@ lease_release(const LeCaller *caller)
 		table_close(rel, RowExclusiveLock);
 		return false;
 	}
+	/* before we wait: heartbeats might have to wait behind us */
+	if (rule_leads(caller, &state, epoch))
+		lease_judge_role(caller, state.row.leader_role);
 
 	lock_take(LE_LOCK_LEASE, lock_id, ExclusiveLock, true);
 	lease_look(rel, &caller->key, epoch, &state);

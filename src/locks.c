@@ -55,7 +55,8 @@ lock_take(LeLockClass class, int64 id, LOCKMODE mode, bool wait)
  *
  * The wait ends by the lock manager's own timeout, so that deadlocks are found
  * and signals obeyed as in any other wait.  Its error can be caught without a
- * subtransaction, because a lock that was not granted is all there is to undo.
+ * subtransaction, because a wait is all there is to undo.  (Should the lock
+ * have been granted in that very moment it is held, whatever we return.)
  */
 bool
 lock_take_within(LeLockClass class, int64 id, LOCKMODE mode, int64 ms)
@@ -75,6 +76,9 @@ lock_take_within(LeLockClass class, int64 id, LOCKMODE mode, int64 ms)
 		LockTimeout = (int) ms;
 		taken = lock_take(class, id, mode, true);
 		LockTimeout = save_timeout;
+
+		/* our timer may have fired too late: it must not cancel what follows */
+		CHECK_FOR_INTERRUPTS();
 	}
 	PG_CATCH();
 	{
