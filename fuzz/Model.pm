@@ -10,18 +10,25 @@ package Model;
 #            transaction of a session has made of it ({levels}, one for the
 #            transaction and one for each savepoint).  Who has written the row
 #            of a lock holds the lock until that is committed or undone.
+#   guard    {term, held}, in the level in which it was set, and in the order of
+#            le_guard()'s calls.  At commit each is checked: it takes the lock
+#            in share mode, and then it is held to the end of the transaction.
+#            A level also notes the terms that it has ended by itself ({ended}).
 #   entry    per lock the heartbeats in memory: {term, renewals, marked}.  It is
 #            nobody's transaction.  It speaks without the row while it is not
 #            marked and its term is live.
 #
 # A session waits for a lock that another one holds only if the row names it as
-# the live holder, or, in le_renew() and le_release(), a marked entry does.
+# the live holder, or, in le_renew(), le_release() and for a guard, a marked
+# entry does.  For a guard it waits at COMMIT, or whatever commits, and only
+# while the term is live.
 #
 # A statement is {kind, sql, ops}: kind is control (one op of CONTROL below),
 # select (all calls in one SELECT), multi (several statements sent at once),
 # pipeline, or do (a PL/pgSQL block).  start() and whatever ends a wait return
 # an outcome:
-#   {wait => lock, cycle => [sessions]}   it waits, perhaps in a deadlock
+#   {wait => lock, mode => share or exclusive, cycle => [sessions]}
+#                                         it waits, perhaps in a deadlock
 #   {values => [...]}                     it is done
 #   {error => SQLSTATE, values => [...]}  it has failed, after these notices
 # each with the transaction {status} that the server reports with it.
@@ -102,10 +109,16 @@ sub may_execute
 
 # ---- Transactions ----
 
+# What a level has written, guarded and ended
+sub nothing_done
+{
+	return (writes => {}, guards => [], ended => {});
+}
+
 sub push_level
 {
 	my ($session, %level) = @_;
-	push @{$session->{levels}}, {writes => {}, saved => {%{$session->{set}}}, %level};
+	push @{$session->{levels}}, {nothing_done(), saved => {%{$session->{set}}}, %level};
 	return;
 }
 
@@ -124,7 +137,7 @@ sub undo_level
 {
 	my ($session) = @_;
 	my $level = $session->{levels}[-1];
-	$level->{writes} = {};
+	%{$level} = (%{$level}, nothing_done());
 	$session->{set} = {%{$level->{saved}}};
 	return;
 }
@@ -134,8 +147,12 @@ sub release_level
 {
 	my ($session) = @_;
 	my $level = pop @{$session->{levels}};
-	my $outer = $session->{levels}[-1]{writes};
-	$outer->{$_} = $level->{writes}{$_} foreach keys %{$level->{writes}};
+	my $outer = $session->{levels}[-1];
+	foreach my $what (qw(writes ended))
+	{
+		$outer->{$what}{$_} = $level->{$what}{$_} foreach keys %{$level->{$what}};
+	}
+	push @{$outer->{guards}}, @{$level->{guards}};
 	$session->{set}{ro} = $level->{saved}{ro};
 	return;
 }
@@ -162,22 +179,58 @@ sub rollback
 	return;
 }
 
-# Returns an SQLSTATE if the commit is refused, then all is undone.
+# Returns an error if the commit is refused, then all is undone; or that it
+# waits, then it is called again.
 sub commit
 {
-	my ($self, $session) = @_;
+	my ($self, $s, $session) = @_;
 	release_level($session) while @{$session->{levels}} > 1;
+	foreach my $guard (@{$session->{levels}[0]{guards}})
+	{
+		my $stops = $self->check_guard($s, $session, $guard) or next;
+		rollback($session) if $stops->{error};
+		return $stops;
+	}
 	foreach my $term (@{$session->{begun}})
 	{
 		my $row = $self->row($session, $term->{lock});
 		next if !$row || $row->{seq} != $term->{seq} || $row->{live};
 		rollback($session);
-		return 'LE001';
+		return error('LE001');
 	}
 	my $writes = $session->{levels}[0]{writes};
 	$self->{committed}{$_} = $writes->{$_} foreach keys %{$writes};
 	$session->{set}{$_} = $session->{set}{"${_}_s"} foreach qw(allow dro role);
 	end_transaction($session);
+	return;
+}
+
+# What keeps a guarded transaction from its commit, or nothing
+sub check_guard
+{
+	my ($self, $s, $session, $guard) = @_;
+	my $term = $guard->{term};
+	my $lock = $term->{lock};
+	# what holds to the end was live at its time
+	return if $guard->{held};
+	if ($session->{levels}[0]{ended}{$term->{seq}})
+	{
+		$self->counted('guarded', 'own release');
+		$guard->{held} = 1;
+		return;
+	}
+
+	my $row = $self->row($session, $lock);
+	my $leads = $term->{live} && $row && $row->{seq} == $term->{seq};
+	if (defined $self->blocker($s, $lock, 'share'))
+	{
+		my $entry = $self->live_entry($lock);
+		return {wait => $lock, mode => 'share', term => $term}
+		  if $leads || ($entry && $entry->{marked} && $entry->{term}{seq} == $term->{seq});
+	}
+	$self->counted('guarded', $leads ? 'live' : 'LE001');
+	return error('LE001') unless $leads;
+	$guard->{held} = 1;
 	return;
 }
 
@@ -233,22 +286,40 @@ sub is_own
 	return grep { exists $_->{writes}{$lock} } @{$session->{levels}};
 }
 
-# The session that holds a lock, or undef
-sub holder
+sub guards
 {
-	my ($self, $lock) = @_;
-	foreach my $s (0 .. $#{$self->{sessions}})
-	{
-		return $s if is_own($self->{sessions}[$s], $lock);
-	}
-	return;
+	my ($session) = @_;
+	return map { @{$_->{guards}} } @{$session->{levels}};
 }
 
-sub is_busy
+# Does a guard hold the lock, at a commit that waits for another one?
+sub is_held_by_guard
 {
-	my ($self, $s, $lock) = @_;
-	my $holder = $self->holder($lock);
-	return defined $holder && $holder != $s;
+	my ($session, $lock) = @_;
+	return grep { $_->{held} && $_->{term}{lock} eq $lock } guards($session);
+}
+
+# Another session that stands in the way of whoever wants a lock in this mode,
+# or undef
+sub blocker
+{
+	my ($self, $s, $lock, $mode) = @_;
+	my $sessions = $self->{sessions};
+	my @others = grep { $_ != $s } 0 .. $#{$sessions};
+	foreach my $other (@others)
+	{
+		return $other if is_own($sessions->[$other], $lock);
+		return $other if $mode eq 'exclusive' && is_held_by_guard($sessions->[$other], $lock);
+	}
+	return if is_own($sessions->[$s], $lock);
+
+	# nor does one who would only share it overtake one who waits
+	foreach my $other (@others)
+	{
+		my $waits = $sessions->[$other]{waits} or next;
+		return $other if $waits->{lock} eq $lock && $waits->{mode} eq 'exclusive';
+	}
+	return;
 }
 
 # The entry, if it is of a live term
@@ -380,7 +451,7 @@ sub call_renew
 		return bool(0) unless $self->worth_waiting($session, $op);
 		$stage->{at} = 'locked';
 	}
-	return {wait => $op->{lock}} if $self->is_busy($s, $op->{lock});
+	return {wait => $op->{lock}, mode => 'share'} if defined $self->blocker($s, $op->{lock}, 'share');
 	return $self->beat_locked($session, $op);
 }
 
@@ -404,14 +475,14 @@ sub call_acquire
 
 	if ($stage->{at} eq 'heartbeat')
 	{
-		return {wait => $lock} if $self->is_busy($s, $lock);
+		return {wait => $lock, mode => 'share'} if defined $self->blocker($s, $lock, 'share');
 		my $beat = $self->beat_locked($session, $op);
 		return $beat if $beat->{error} || $beat->{value} eq 't';
 		$stage->{at} = 'challenge';
 	}
 
 	# somebody else led when we looked; or is just becoming leader
-	return bool(0) if $stage->{other} || $self->is_busy($s, $lock);
+	return bool(0) if $stage->{other} || defined $self->blocker($s, $lock, 'exclusive');
 
 	my $row = $self->row($session, $lock);
 	return $self->beat_locked($session, $op) if $row && $row->{live};
@@ -445,7 +516,7 @@ sub call_release
 		return bool(0) unless $self->worth_waiting($session, $op);
 		$stage->{at} = 'locked';
 	}
-	return {wait => $lock} if $self->is_busy($s, $lock);
+	return {wait => $lock, mode => 'exclusive'} if defined $self->blocker($s, $lock, 'exclusive');
 
 	my $row = $self->row($session, $lock);
 	return bool(0) if !$row || !$row->{live} || !names($op, $row);
@@ -453,6 +524,7 @@ sub call_release
 	return error($wrong) if $wrong;
 	$self->{entry}{$lock}{marked} = 1 if $self->{entry}{$lock};
 	$session->{levels}[-1]{writes}{$lock} = undef;
+	$session->{levels}[-1]{ended}{$row->{seq}} = 1;
 	$session->{made} = 1;
 	return bool(1);
 }
@@ -478,6 +550,18 @@ sub call_token
 	return value($term && $op->{inst}{str} eq $term->{inst} ? {term => $term} : undef);
 }
 
+sub call_guard
+{
+	my ($self, $s, $session, $op) = @_;
+	my $term = $self->live($session, $op->{lock});
+	return error('LE001') unless $term && names($op, $term);
+	my $wrong = judge($session, $op, $term);
+	return error($wrong) if $wrong;
+	push @{$session->{levels}[-1]{guards}}, {term => $term}
+	  unless grep { $_->{term}{seq} == $term->{seq} } guards($session);
+	return value({term => $term});
+}
+
 # Only what has just run out or is a day over can be told without a clock.
 sub call_sweep
 {
@@ -486,7 +570,7 @@ sub call_sweep
 	my $deleted = 0;
 	foreach my $row ($op->{ms} == 0 ? $self->rows($session) : ())
 	{
-		next if $row->{live} || $self->is_busy($s, $row->{lock});
+		next if $row->{live} || defined $self->blocker($s, $row->{lock}, 'exclusive');
 		$session->{levels}[-1]{writes}{$row->{lock}} = undef;
 		$session->{made} = 1;
 		$deleted++;
@@ -535,6 +619,7 @@ my %call = (
 	is_leader => \&call_is_leader,
 	leader => \&call_leader,
 	token => \&call_token,
+	guard => \&call_guard,
 	sweep => \&call_sweep,
 	view => \&call_view,
 	info => \&call_info,
@@ -543,11 +628,11 @@ my %call = (
 	noise => sub { return value({any => 1}) },
 	fail => sub { return error($_[3]{error}) },
 );
-my %argument_check = map { $_ => 1 } qw(acquire renew release is_leader leader token sweep);
+my %argument_check = map { $_ => 1 } qw(acquire renew release is_leader leader token guard sweep);
 
 # ---- Transaction control ----
 
-# Each returns an error, or what the command is tagged with.
+# Each returns an error, or that it waits, or what the command is tagged with.
 my %control = (
 	begin => sub {
 		my ($self, $session, $op) = @_;
@@ -558,7 +643,7 @@ my %control = (
 		return 'BEGIN';
 	},
 	commit => sub {
-		my ($self, $session, $op) = @_;
+		my ($self, $session, $op, $s) = @_;
 		if (!$session->{block})
 		{
 			return error('25P01') if $op->{chain};
@@ -566,8 +651,8 @@ my %control = (
 		}
 		my $failed = $session->{failed};
 		my $ro = $session->{set}{ro};
-		my $refused = $failed ? rollback($session) : $self->commit($session);
-		return error($refused) if $refused;
+		my $stops = $failed ? rollback($session) : $self->commit($s, $session);
+		return $stops if $stops;
 		chain($session, $ro) if $op->{chain};
 		return $failed ? 'ROLLBACK' : 'COMMIT';
 	},
@@ -580,20 +665,20 @@ my %control = (
 		return 'ROLLBACK';
 	},
 	prepare => sub {
-		my ($self, $session, $op) = @_;
+		my ($self, $session, $op, $s) = @_;
 		return 'ROLLBACK' unless $session->{block};
 		if ($session->{failed})
 		{
 			rollback($session);
 			return 'ROLLBACK';
 		}
-		my $made = $session->{made};
-		my $refused = $made ? '0A000' : $op->{possible} ? $self->commit($session) : '55000';
+		my $refused = $session->{made} || guards($session) ? '0A000' : $op->{possible} ? undef : '55000';
 		if ($refused)
 		{
 			rollback($session);
 			return error($refused);
 		}
+		$self->commit($s, $session);
 		return 'PREPARE TRANSACTION';
 	},
 	savepoint => sub {
@@ -661,20 +746,24 @@ sub chain
 	return;
 }
 
-sub start_control
+sub run_control
 {
-	my ($self, $session, $op) = @_;
+	my ($self, $s) = @_;
+	my $session = $self->{sessions}[$s];
+	my $op = $session->{stmt}{ops}[0];
+	my $done;
 	if ($session->{failed} && $op->{f} !~ /^(commit|rollback|rollback_to|prepare)$/)
 	{
-		return {error => '25P02'};
+		$done = error('25P02');
 	}
-	my $done = $control{$op->{f}}->($self, $session, $op);
-	if (ref $done)
+	else
 	{
-		fail_statement($session) if $session->{block};
-		return $done;
+		$done = $control{$op->{f}}->($self, $session, $op, $s);
 	}
-	return {tag => $done, values => []};
+	return $self->starts_waiting($s, $op->{f}, $done) if ref $done && defined $done->{wait};
+	fail_statement($session) if ref $done && $session->{block} && !$session->{failed};
+	$self->counted($op->{f}, ref $done ? $done->{error} : 'done');
+	return $self->finished($session, ref $done ? $done : {tag => $done});
 }
 
 # ---- Statements ----
@@ -683,32 +772,24 @@ sub start
 {
 	my ($self, $s, $stmt) = @_;
 	my $session = $self->{sessions}[$s];
-	my $outcome;
 
-	if ($stmt->{kind} eq 'control')
+	@{$session}{qw(stmt pc stage out)} = ($stmt, 0, {}, []);
+	return $self->run_control($s) if $stmt->{kind} eq 'control';
+	if ($session->{failed})
 	{
-		$outcome = $self->start_control($session, $stmt->{ops}[0]);
-		$self->counted($stmt->{ops}[0]{f}, $outcome->{error} // 'done');
-	}
-	elsif ($session->{failed})
-	{
-		$outcome = {error => '25P02', values => []};
 		$self->counted($_->{f}, '25P02') foreach @{$stmt->{ops}};
+		return $self->finished($session, error('25P02'));
 	}
-	else
+
+	begin($session) unless $session->{block};
+	# one SELECT needs all its rights before it calls anything
+	my @denied = $stmt->{kind} eq 'select' ? grep { !may_execute($session, $_->{f}) } @{$stmt->{ops}} : ();
+	if (!$self->{exists} && grep { !$public{$_->{f}} || $_->{f} =~ /^(instance|lock_id)$/ } @{$stmt->{ops}})
 	{
-		begin($session) unless $session->{block};
-		@{$session}{qw(stmt pc stage out)} = ($stmt, 0, {}, []);
-		# one SELECT needs all its rights before it calls anything
-		my @denied = $stmt->{kind} eq 'select' ? grep { !may_execute($session, $_->{f}) } @{$stmt->{ops}} : ();
-		if (!$self->{exists} && grep { !$public{$_->{f}} || $_->{f} =~ /^(instance|lock_id)$/ } @{$stmt->{ops}})
-		{
-			return $self->finished($session, $self->failed($session, $stmt->{ops}[0]{f} eq 'view' ? '42P01' : '42883'));
-		}
-		return $self->finished($session, $self->failed($session, '42501')) if @denied;
-		return $self->run($s);
+		return $self->finished($session, $self->failed($session, $stmt->{ops}[0]{f} eq 'view' ? '42P01' : '42883'));
 	}
-	return $self->finished($session, $outcome);
+	return $self->finished($session, $self->failed($session, '42501')) if @denied;
+	return $self->run($s);
 }
 
 sub counted
@@ -732,7 +813,8 @@ sub failed
 {
 	my ($self, $session, $sqlstate) = @_;
 	my $stmt = $session->{stmt};
-	$self->counted($_->{f}, $sqlstate) foreach grep { $_ } $stmt->{ops}[$session->{pc}];
+	my $op = $stmt->{ops}[$session->{pc}];
+	$self->counted($op ? $op->{f} : 'end', $sqlstate);
 	fail_statement($session);
 	return {error => $sqlstate, values => $stmt->{kind} eq 'do' ? $session->{out} : []};
 }
@@ -766,16 +848,12 @@ sub run
 	my $session = $self->{sessions}[$s];
 	my $stmt = $session->{stmt};
 
+	return $self->run_control($s) if $stmt->{kind} eq 'control';
 	while ($session->{pc} < @{$stmt->{ops}})
 	{
 		my $op = $stmt->{ops}[$session->{pc}];
 		my $done = $self->step($s, $session, $op);
-		if (exists $done->{wait})
-		{
-			$session->{waits} = {lock => $done->{wait}, since => ++$self->{waits}};
-			$self->counted($op->{f}, 'waited');
-			return {wait => $done->{wait}, cycle => scalar $self->cycle($s)};
-		}
+		return $self->starts_waiting($s, $op->{f}, $done) if exists $done->{wait};
 		if ($done->{error})
 		{
 			my $outcome = $self->raised($session, $done->{error});
@@ -794,8 +872,10 @@ sub run
 	my $values = $session->{out};
 	if (!$session->{block})
 	{
-		my $refused = $self->commit($session);
-		return $self->finished($session, {error => $refused, values => $stmt->{kind} eq 'do' ? $values : []}) if $refused;
+		my $stops = $self->commit($s, $session);
+		return $self->starts_waiting($s, 'end', $stops) if $stops && defined $stops->{wait};
+		$self->counted('end', $stops ? $stops->{error} : 'done');
+		return $self->finished($session, {%{$stops}, values => $stmt->{kind} eq 'do' ? $values : []}) if $stops;
 	}
 	return $self->finished($session, {values => $values});
 }
@@ -826,13 +906,12 @@ sub step
 	}
 	if ($f eq 'do_commit' || $f eq 'do_rollback')
 	{
-		$self->counted($f, $session->{block} || @{$session->{levels}} > 1 ? '2D000' : 'done');
 		return error('2D000') if $session->{block} || @{$session->{levels}} > 1;
-		my $refused;
-		if   ($f eq 'do_commit') { $refused = $self->commit($session) }
-		else                     { rollback($session) }
+		my $stops = $f eq 'do_commit' ? $self->commit($s, $session) : rollback($session);
+		return $stops if $stops && defined $stops->{wait};
 		begin($session);
-		return $refused ? error($refused) : {};
+		$self->counted($f, 'done') unless $stops;
+		return $stops // {};
 	}
 	if ($f eq 'expire')
 	{
@@ -857,6 +936,14 @@ sub is_waiting
 	return defined $self->{sessions}[$s]{waits};
 }
 
+sub starts_waiting
+{
+	my ($self, $s, $f, $wait) = @_;
+	$self->{sessions}[$s]{waits} = {lock => $wait->{wait}, mode => $wait->{mode}, term => $wait->{term}, since => ++$self->{waits}};
+	$self->counted($f, 'waited');
+	return {wait => $wait->{wait}, mode => $wait->{mode}, cycle => scalar $self->cycle($s)};
+}
+
 sub waiting
 {
 	my ($self) = @_;
@@ -874,24 +961,25 @@ sub cycle
 	while ($self->{sessions}[$at]{waits})
 	{
 		push @members, $at;
-		my $holder = $self->holder($self->{sessions}[$at]{waits}{lock});
-		return unless defined $holder;
-		return \@members if $holder == $s;
-		return if grep { $_ == $holder } @members;
-		$at = $holder;
+		my $blocker = $self->blocker($at, @{$self->{sessions}[$at]{waits}}{qw(lock mode)});
+		return unless defined $blocker;
+		return \@members if $blocker == $s;
+		return if grep { $_ == $blocker } @members;
+		$at = $blocker;
 	}
 	return;
 }
 
-# Go on with one session whose lock has become free: its number and outcome.
-# Nothing if there is none.
+# Go on with one session whose lock has become free, or whose guarded term has
+# run out: its number and outcome.  Nothing if there is none.
 sub wake
 {
 	my ($self) = @_;
 	foreach my $s ($self->waiting)
 	{
 		my $session = $self->{sessions}[$s];
-		next if $self->is_busy($s, $session->{waits}{lock});
+		my ($lock, $mode, $term) = @{$session->{waits}}{qw(lock mode term)};
+		next if defined $self->blocker($s, $lock, $mode) && (!$term || $term->{live});
 		delete $session->{waits};
 		return ($s, scalar $self->run($s));
 	}
@@ -904,6 +992,13 @@ sub interrupt
 	my ($self, $s, $sqlstate) = @_;
 	my $session = $self->{sessions}[$s];
 	delete $session->{waits};
+	if ($session->{stmt}{kind} eq 'control')
+	{
+		# a commit that fails in the middle
+		rollback($session);
+		$self->counted($session->{stmt}{ops}[0]{f}, $sqlstate);
+		return $self->finished($session, error($sqlstate));
+	}
 	my $outcome = $self->raised($session, $sqlstate);
 	return $outcome ? $self->finished($session, $outcome) : $self->run($s);
 }

@@ -16,6 +16,7 @@ use FindBin;
 use lib $FindBin::Bin;
 use Digest::SHA qw(sha256);
 use Getopt::Long;
+use List::Util qw(min shuffle);
 use Storable qw(dclone);
 use Time::HiRes qw(sleep time);
 
@@ -30,6 +31,7 @@ srand($opt{seed});
 
 my $PATIENCE = 60;       # seconds until an answer is late
 my $SHORT_MS = 5;        # a term up to that long is let run out at once
+my $SCENE_MS = 300;      # a term that is guarded before it runs out
 my $BATCH = 300;         # steps between two looks at everything
 my $LATEST = 40;         # steps shown after a failure
 
@@ -157,29 +159,37 @@ sub call
 	return {f => $f, sql => "le_$name(" . join(', ', @sql) . ')', %arg};
 }
 
+sub instance_of
+{
+	my ($term) = @_;
+	return (grep { $_->{str} eq $term->{inst} } @instances, @long_instances)[0];
+}
+
 # Does a session wait for another one?
 sub waits_for
 {
 	my ($s, $other) = @_;
 	my $waits = $model->{sessions}[$s]{waits} or return 0;
-	return $model->holder($waits->{lock}) == $other;
+	return $model->blocker($s, $waits->{lock}, $waits->{mode}) == $other;
 }
 
 # Somebody who will have to wait: the leader of a lock that is being changed.
 sub random_waiter
 {
 	my ($s) = @_;
-	my @busy = grep { $model->is_busy($s, $_) } @locks;
+	my @busy = grep { defined $model->blocker($s, $_, 'exclusive') } @locks;
 	return unless @busy;
 	# better still one that is held by somebody who waits for this session
-	my @crosswise = grep { waits_for($model->holder($_), $s) } @busy;
-	my $lock = @crosswise && chance(75) ? pick(@crosswise) : pick(@busy);
+	my @crosswise = grep { waits_for($model->blocker($s, $_, 'exclusive'), $s) } @busy;
+	# or for a guard, at a commit that waits for another one
+	my @guarded = grep { !defined $model->blocker($s, $_, 'share') } @busy;
+	my $lock = @crosswise && chance(75) ? pick(@crosswise) : @guarded && chance(75) ? pick(@guarded) : pick(@busy);
 	my $entry = $model->{entry}{$lock};
 	my $term = pick(grep { $_ } $model->{committed}{$lock}, $entry && $entry->{term}) or return;
-	my ($inst) = grep { ($_->{str} // '') eq $term->{inst} } @instances, @long_instances;
-	return unless $inst;
+	my $inst = instance_of($term) or return;
 	my $token = chance(25) ? $term->{token} : 'none';
-	my $f = pick('acquire', 'renew', 'renew', 'release');
+	my $f = pick('acquire', 'renew', 'renew', 'release', 'guard', 'guard');
+	$f = 'release' if grep { $_ eq $lock } @guarded;
 	return call('acquire', lock => $lock, inst => $inst, ms => 3_600_000) if $f eq 'acquire';
 	return call($f, lock => $lock, inst => $inst, token => $token);
 }
@@ -196,18 +206,26 @@ sub random_call
 	my $lock = random_lock($tame);
 	my $inst = random_instance($tame);
 	my $f = pick_weighted(
-		30 => 'acquire', 22 => 'renew', 18 => 'release', 5 => 'is_leader', 5 => 'leader',
+		30 => 'acquire', 22 => 'renew', 18 => 'release', 12 => 'guard', 5 => 'is_leader', 5 => 'leader',
 		4 => 'token', 4 => 'sweep', 1 => 'instance', 1 => 'lock_id', 2 => 'noise', $tame ? 0.2 : 3, 'fail');
 
 	# whoever leads is called more often by its name
-	if (chance(40) && defined $lock)
+	if (chance($f eq 'guard' && $tame ? 90 : 40) && defined $lock)
 	{
 		my $row = $model->{committed}{$lock};
-		my ($found) = grep { $row && $_->{str} eq $row->{inst} } @instances, @long_instances;
-		$inst = $found if $found;
+		$inst = instance_of($row) // $inst if $row;
+	}
+	# and ends the terms that transactions are guarded for, and begins others
+	if ($f =~ /^(acquire|release)$/ && chance(40))
+	{
+		my @terms = grep { $f eq 'release' || !$model->{committed}{$_->{lock}} }
+		  map { $_->{term} } map { Model::guards($_) } @{$model->{sessions}};
+		my $term = @terms ? pick(@terms) : undef;
+		$lock = $term->{lock} if $term;
+		$inst = instance_of($term) // $inst if $term;
 	}
 	return call('acquire', lock => $lock, inst => $inst, ms => random_ms($may_be_short, $tame)) if $f eq 'acquire';
-	return call($f, lock => $lock, inst => $inst, token => random_token($lock)) if $f =~ /^(renew|release|is_leader)$/;
+	return call($f, lock => $lock, inst => $inst, token => random_token($lock)) if $f =~ /^(renew|release|guard|is_leader)$/;
 	return call('leader', lock => $lock) if $f eq 'leader';
 	return call('token', lock => $lock, inst => $inst) if $f eq 'token';
 	return call('sweep', ms => pick(0, 0, 0, 86_400_000, $tame ? () : (86_400_001, -1, undef, $MAX, $MIN))) if $f eq 'sweep';
@@ -215,6 +233,17 @@ sub random_call
 	return {f => 'fail', error => '22012', sql => '1 / (random() * 0)::int'} if $f eq 'fail';
 	return {f => 'noise', sql => pick('pg_advisory_unlock_all()', 'pg_try_advisory_xact_lock(1)',
 			'pg_try_advisory_xact_lock(0, 1)', 'pg_advisory_unlock(1)', 'txid_current_if_assigned()')};
+}
+
+# A call, and perhaps le_guard() with the same arguments before or behind it
+sub random_calls_of_one
+{
+	my ($s, $may_be_short) = @_;
+	my $op = random_call($s, $may_be_short);
+	return $op if $op->{f} !~ /^(acquire|renew|release)$/ || !chance(20);
+	my $guard = call('guard', lock => $op->{lock}, inst => $op->{inst},
+		token => $op->{f} eq 'acquire' || chance(70) ? 'none' : $op->{token});
+	return chance($op->{f} eq 'release' ? 80 : 20) ? ($guard, $op) : ($op, $guard);
 }
 
 sub random_name_call
@@ -269,14 +298,16 @@ sub random_do
 			push @sql, 'BEGIN';
 			$depth++;
 		}
-		my $op = random_call($s, chance(30));
-		push @ops, $op;
-		push @sql, "RAISE NOTICE '%', $op->{sql};";
-		if ($op->{f} eq 'acquire' && ($op->{ms} // 0) >= 1 && $op->{ms} <= $SHORT_MS && defined $op->{lock})
+		foreach my $op (random_calls_of_one($s, chance(30)))
 		{
-			# longer than such a lease can last
-			push @ops, {f => 'expire', lock => $op->{lock}, max_ms => $SHORT_MS};
-			push @sql, 'PERFORM pg_sleep(0.01);';
+			push @ops, $op;
+			push @sql, "RAISE NOTICE '%', $op->{sql};";
+			if ($op->{f} eq 'acquire' && ($op->{ms} // 0) >= 1 && $op->{ms} <= $SHORT_MS && defined $op->{lock})
+			{
+				# longer than such a lease can last
+				push @ops, {f => 'expire', lock => $op->{lock}, max_ms => $SHORT_MS};
+				push @sql, 'PERFORM pg_sleep(0.01);';
+			}
 		}
 		while ($depth > 0 && chance(50))
 		{
@@ -318,13 +349,15 @@ sub random_calls
 					[{f => 'fail', error => '22P02'}, "SELECT le_try_acquire('one', 'a')"],
 					[{f => 'fail', error => '42883'}, "SELECT le_leader(1.5)"])});
 	}
-	return of_calls($how eq 'parse' ? 'select' : $how, map { random_call($s, 0) } 1 .. 2 + int(rand(3)));
+	return of_calls($how eq 'parse' ? 'select' : $how, map { random_calls_of_one($s, 0) } 1 .. 2 + int(rand(3)));
 }
 
 sub random_control
 {
-	my ($session) = @_;
+	my ($s, $session) = @_;
 	my $in_block = $session->{block};
+	my @guards = Model::guards($session);
+	my $is_delayed = grep { defined $model->blocker($s, $_->{term}{lock}, 'share') } @guards;
 	my @names = map { $_->{name} // () } @{$session->{levels}};
 	my $name = pick('s', 't', 'u');
 	my $old_name = @names && chance(85) ? pick(@names) : $name;
@@ -332,7 +365,7 @@ sub random_control
 	  ? pick_weighted(
 		$session->{failed}
 		? (30 => 'rollback', 4 => 'commit', (@names ? 60 : 3) => 'rollback_to')
-		: (14 => 'commit', 8 => 'rollback', (@names ? 12 : 0.3) => 'rollback_to', (@names ? 8 : 0.3) => 'release_savepoint', 3 => 'prepare'),
+		: (($is_delayed ? 60 : @guards ? 25 : 14) => 'commit', 8 => 'rollback', (@names ? 12 : 0.3) => 'rollback_to', (@names ? 8 : 0.3) => 'release_savepoint', 3 => 'prepare'),
 		16 => 'savepoint', ($session->{set}{allow} ? 3 : 12) => 'allow', 4 => 'role',
 		0.7 => 'read_only', 0.5 => 'discard', 1 => 'begin')
 	  : pick_weighted(
@@ -410,7 +443,7 @@ sub show
 sub show_outcome
 {
 	my ($outcome) = @_;
-	return "waits for lock $outcome->{wait}" if defined $outcome->{wait};
+	return "waits for lock $outcome->{wait} in $outcome->{mode} mode" if defined $outcome->{wait};
 	return join(' ', map { s/\n/\\n/gr } map { show($_) } @{$outcome->{values}}, $outcome->{tag} // (), $outcome->{error} // ());
 }
 
@@ -545,20 +578,36 @@ sub collect
 # A session waits: look whether it really does, for that lock.
 sub confirm_wait
 {
-	my ($s, $lock) = @_;
+	my ($s, $outcome) = @_;
+	my ($lock, $mode) = ($outcome->{wait}, ucfirst "$outcome->{mode}Lock");
 	my $end = time() + $PATIENCE;
 	my $pid = $sessions[$s]->pid;
-	note($s, "  -- waits for lock $lock");
+	note($s, '  -- ' . show_outcome($outcome));
 	for (;;)
 	{
 		my $waits = $sessions[$admin_index]->must(
-			qq{SELECT (classid::bigint << 32) | objid::bigint, objsubid FROM pg_locks
+			qq{SELECT (classid::bigint << 32) | objid::bigint, objsubid, mode FROM pg_locks
 			   WHERE pid = $pid AND NOT granted AND locktype = 'advisory'});
-		last if @{$waits} && $waits->[0][0] eq $lock && $waits->[0][1] eq '19525';
+		last if @{$waits} && "@{$waits->[0]}" eq "$lock 19525 $mode";
 		my $answer = $sessions[$s]->collect(0.002);
-		failure($s, "waits for lock $lock", show_answer($answer)) if $answer;
-		failure($s, "waits for lock $lock", 'does not wait') if time() > $end;
+		failure($s, show_outcome($outcome), show_answer($answer)) if $answer;
+		failure($s, show_outcome($outcome), 'does not wait') if time() > $end;
 	}
+	return;
+}
+
+# Wait until the lease of a term that this session sees has run out.
+sub await_end
+{
+	my ($s, $term) = @_;
+	my $end = time() + $PATIENCE;
+	while (defined $sessions[$s]->must("SELECT le_leader(@{[sql_int($term->{lock})]})")->[0][0])
+	{
+		failure($s, "term $term->{seq} of lock $term->{lock} runs out", 'it does not') if time() > $end;
+		sleep 0.001;
+	}
+	$model->expire($term);
+	note($s, "  -- the lease of $term->{inst} on lock $term->{lock} has run out");
 	return;
 }
 
@@ -577,14 +626,7 @@ sub look_after
 		my $rows = $sessions[$who]->must("SELECT token FROM leader_lease WHERE id = @{[sql_int($term->{lock})]}");
 		my $wrong = @{$rows} == 1 ? $model->learn($term, $rows->[0][0]) : 'no row';
 		failure($s, "term $term->{seq} of lock $term->{lock}", $wrong) if $wrong;
-		next if $term->{ms} > $SHORT_MS || !$term->{live};
-		my $end = time() + $PATIENCE;
-		while (defined $sessions[$who]->must("SELECT le_leader(@{[sql_int($term->{lock})]})")->[0][0])
-		{
-			failure($s, "term $term->{seq} of lock $term->{lock} runs out", 'it does not') if time() > $end;
-		}
-		$model->expire($term);
-		note($s, "  -- the lease of $term->{inst} on lock $term->{lock} has run out");
+		await_end($who, $term) if $term->{ms} <= $SHORT_MS && $term->{live};
 	}
 	my $kept = $model->{tokens};
 	foreach my $lock (keys %{$kept}) { shift @{$kept->{$lock}} while @{$kept->{$lock}} > 6 }
@@ -610,7 +652,7 @@ sub settle
 		else                            { push @done, [$s, $outcome] }
 	}
 	collect(@{$_}) foreach @done;
-	confirm_wait($_->[0], $_->[1]{wait}) foreach @still;
+	confirm_wait(@{$_}) foreach @still;
 	look_after($_->[0]) foreach @done;
 	return;
 }
@@ -633,7 +675,7 @@ sub follow
 	}
 	else
 	{
-		confirm_wait($s, $outcome->{wait});
+		confirm_wait($s, $outcome);
 	}
 	return;
 }
@@ -677,8 +719,9 @@ sub break_deadlock
 # A statement that will wait, but not for long: lock_timeout or the like
 sub execute_bounded
 {
-	my ($s, $stmt) = @_;
-	my ($setting, $sqlstate) = chance(60) ? ("lock_timeout = '20ms'", '55P03') : ("statement_timeout = '60ms'", '57014');
+	my ($s, $stmt, $at_commit) = @_;
+	# the server ends statement_timeout before it commits
+	my ($setting, $sqlstate) = $at_commit || chance(60) ? ("lock_timeout = '20ms'", '55P03') : ("statement_timeout = '60ms'", '57014');
 	my $in_block = $model->{sessions}[$s]{block};
 	$step++;
 	$stmt_of{$s} = $stmt;
@@ -764,8 +807,9 @@ sub end_all
 	{
 		my @open = grep { $model->{sessions}[$_]{block} && !$model->is_waiting($_) } 0 .. $#sessions;
 		last unless @open;
-		my $how = pick('commit', 'rollback');
-		execute(pick(@open), control(uc $how, f => $how));
+		my $s = pick(@open);
+		my $commit = control('COMMIT', f => 'commit');
+		execute($s, chance(50) && rehearse($s, $commit) ? $commit : control('ROLLBACK', f => 'rollback'));
 	}
 	my @waiting = $model->waiting;
 	failure($waiting[0], 'nobody has an open transaction', 'and somebody waits') if @waiting;
@@ -800,7 +844,7 @@ sub check_all
 sub grant
 {
 	$sessions[$admin_index]->must($_) foreach
-	  'GRANT EXECUTE ON FUNCTION le_try_acquire, le_renew, le_release, le_is_leader, le_leader, le_token, le_sweep, le_info, le_leases TO app, other',
+	  'GRANT EXECUTE ON FUNCTION le_try_acquire, le_renew, le_release, le_is_leader, le_leader, le_token, le_guard, le_sweep, le_info, le_leases TO app, other',
 	  'GRANT SELECT ON leader_lease TO app, other';
 	return;
 }
@@ -845,29 +889,34 @@ sub administer
 
 # ---- Which statement ----
 
+# Will it be over when its wait is?
 sub is_simple
 {
-	my ($stmt) = @_;
-	return @{$stmt->{ops}} == 1;
+	my ($session, $stmt) = @_;
+	my $unchecked = grep { !$_->{held} } Model::guards($session);
+	return @{$stmt->{ops}} == 1 && ($session->{waits}{term} ? $unchecked == 1 : $session->{block} || $unchecked == 0);
 }
 
 # May a statement that will wait do so?  What is woken runs side by side with
 # others that are, and then what one does must not show in what another is
 # told; and beside the one that wakes it, which may not yet have let go of all
-# its locks, so it must not challenge for another one.
+# its locks, so it must not challenge for another one.  And a deadlock is to
+# be one circle.
 sub may_wait
 {
-	my ($stmt, $pc, $lock) = @_;
+	my ($s, $stmt, $session) = @_;
+	my ($lock, $mode) = @{$session->{waits}}{qw(lock mode)};
 	my @waiting = $model->waiting;
-	return 0 if grep { $_->{f} =~ /^(acquire|sweep)$/ } @{$stmt->{ops}}[$pc + 1 .. $#{$stmt->{ops}}];
+	return 0 if grep { $_->{f} =~ /^(acquire|sweep)$/ } @{$stmt->{ops}}[$session->{pc} + 1 .. $#{$stmt->{ops}}];
 	return 1 unless @waiting;
-	return 0 unless is_simple($stmt);
-	foreach my $s (@waiting)
+	return 0 unless is_simple($session, $stmt);
+	return 0 if $mode eq 'exclusive' && 1 < grep { Model::is_held_by_guard($model->{sessions}[$_], $lock) } @waiting;
+	foreach my $w (@waiting)
 	{
-		my $other = $stmt_of{$s};
-		return 0 unless is_simple($other);
-		next if $model->{sessions}[$s]{waits}{lock} ne $lock;
-		return 0 if grep { $_->{ops}[0]{f} ne 'renew' } $stmt, $other;
+		my $other = $model->{sessions}[$w];
+		return 0 unless is_simple($other, $other->{stmt});
+		next if $other->{waits}{lock} ne $lock;
+		return 0 if grep { $_->{waits}{mode} ne 'share' || $_->{stmt}{ops}[0]{f} eq 'acquire' } $session, $other;
 	}
 	return 1;
 }
@@ -877,11 +926,18 @@ sub may_wait
 sub rehearse
 {
 	my ($s, $stmt) = @_;
+	# of all others only a commit of a guarded transaction can wait
+	return {} if $stmt->{kind} eq 'control' && ($stmt->{ops}[0]{f} ne 'commit' || !Model::guards($model->{sessions}[$s]));
 	my $copy = dclone($model);
 	my ($is_default) = grep { $_->{is_default} } @{$stmt->{ops}};
 	$copy->{begun} = [];
 	my $outcome = $copy->start($s, $stmt);
-	return if defined $outcome->{wait} && !may_wait($stmt, $copy->{sessions}[$s]{pc}, $outcome->{wait});
+	if (defined $outcome->{wait})
+	{
+		return unless may_wait($s, $stmt, $copy->{sessions}[$s]);
+		$outcome->{is_simple} = is_simple($copy->{sessions}[$s], $stmt);
+		$outcome->{at_commit} = defined $copy->{sessions}[$s]{waits}{term};
+	}
 
 	# a term of ten seconds would run out when it likes
 	return if $is_default && (defined $outcome->{wait} || grep { $_->{ms} == 10_000 } @{$copy->{begun}});
@@ -893,32 +949,109 @@ sub generate
 	my ($s) = @_;
 	my $session = $model->{sessions}[$s];
 	my $calls = $session->{failed} ? 8 : $session->{block} ? 62 : 55;
-	return random_control($session) unless chance($calls);
+	return random_control($s, $session) unless chance($calls);
 	return random_calls($s, $session);
 }
 
-# Several sessions begin to change different locks, so that others meet them.
+# Execute a statement unless its answer cannot be told.
+sub try_to_execute
+{
+	my ($s, $stmt) = @_;
+	my $outcome = rehearse($s, $stmt);
+	if (!$outcome)
+	{
+		$skipped++;
+		return;
+	}
+	if ($outcome->{is_simple} && !$outcome->{cycle} && chance(20))
+	{
+		execute_bounded($s, $stmt, $outcome->{at_commit});
+		return;
+	}
+	execute($s, $stmt);
+	return;
+}
+
+sub free_sessions
+{
+	return grep { !$model->is_waiting($_) } 0 .. $opt{sessions} - 1;
+}
+
+sub begin_block
+{
+	my ($s) = @_;
+	execute($s, control('SET ROLE NONE', f => 'set', name => 'role', value => undef, local => 0, tag => 'SET'));
+	execute($s, control('BEGIN', f => 'begin'));
+	return;
+}
+
+# Several sessions begin to change different locks, so that others meet them;
+# some of them are guarded for what the next one changes, and for what nobody
+# changes yet.
 sub scene
 {
-	my @idle = grep { !$model->is_waiting($_) && !$model->{sessions}[$_]{block} } 0 .. $opt{sessions} - 1;
-	foreach my $lock (@locks)
+	my @idle = grep { !$model->{sessions}[$_]{block} } free_sessions();
+	my @terms = shuffle(grep { instance_of($_) && !defined $model->blocker($admin_index, $_->{lock}, 'exclusive') }
+		  grep { $_ && $_->{live} } map { $model->{committed}{$_} } @locks);
+	my @others = splice(@terms, min(@idle + 0, int(@terms * 2 / 3)));
+	begin_block($_) foreach @idle[0 .. $#terms];
+	foreach my $i (0 .. $#terms)
 	{
-		my $term = $model->{committed}{$lock};
-		next if !$term || !$term->{live} || defined $model->holder($lock) || chance(30);
-		my ($inst) = grep { $_->{str} eq $term->{inst} } @instances, @long_instances;
-		next unless $inst;
-		my $s = shift @idle // return;
-		execute($s, control('SET ROLE NONE', f => 'set', name => 'role', value => undef, local => 0, tag => 'SET'));
-		execute($s, control('BEGIN', f => 'begin'));
-		execute($s, of_calls('select', call('release', lock => $lock, inst => $inst)));
+		next if chance(40);
+		my @guarded = (chance(50) ? @others[0 .. min(0, $#others)] : (), $terms[($i + 1) % @terms]);
+		execute($idle[$i], of_calls('select', map { call('guard', lock => $_->{lock}, inst => instance_of($_)) } @guarded));
 	}
+	foreach my $i (0 .. $#terms)
+	{
+		execute($idle[$i], of_calls('select', call('release', lock => $terms[$i]{lock}, inst => instance_of($terms[$i]))));
+	}
+	return;
+}
+
+# A lease runs out under the transactions that are guarded for it, perhaps
+# while one of them waits in its commit.  Nobody else may do anything until
+# then, and what must be done while it is live is left out if time is short.
+sub run_out
+{
+	my ($lock) = grep { !defined $model->blocker($admin_index, $_, 'exclusive') } shuffle(@locks);
+	return unless defined $lock;
+	my $inst = pick(@instances);
+	my $row = $model->{committed}{$lock};
+	execute($admin_index, of_calls('select', call('release', lock => $lock, inst => instance_of($row))))
+	  if $row && $row->{live};
+
+	my $sent = time();
+	my $hurry = sub { return time() - $sent > $SCENE_MS / 2000 };
+	execute($admin_index, of_calls('select', call('acquire', lock => $lock, inst => $inst, ms => $SCENE_MS)));
+	my $term = $model->{committed}{$lock};
+	my @guarded;
+	foreach my $s (shuffle(grep { !$model->{sessions}[$_]{failed} } free_sessions()))
+	{
+		last if @guarded == 3;
+		begin_block($s) unless $model->{sessions}[$s]{block};
+		execute($s, control('SAVEPOINT r', f => 'savepoint', name => 'r')) if chance(50);
+		last if $hurry->();
+		execute($s, of_calls('select', call('guard', lock => $lock, inst => $inst)));
+		next if $model->{sessions}[$s]{failed};
+		execute($s, control('RELEASE r', f => 'release_savepoint', name => 'r'))
+		  if chance(30) && ($model->{sessions}[$s]{levels}[-1]{name} // '') eq 'r';
+		push @guarded, $s;
+	}
+	if (@guarded && chance(50) && !$hurry->())
+	{
+		my $s = shift @guarded;
+		execute($s, control('SAVEPOINT t', f => 'savepoint', name => 't')) if chance(30);
+		execute($s, of_calls('select', call('release', lock => $lock, inst => $inst)));
+		try_to_execute(shift @guarded, control('COMMIT', f => 'commit')) if @guarded && chance(60) && !$hurry->();
+	}
+	await_end($admin_index, $term);
+	settle();
 	return;
 }
 
 sub one_step
 {
 	my @waiting = $model->waiting;
-	my @free = grep { !$model->is_waiting($_) } 0 .. $opt{sessions} - 1;
 
 	if (@waiting && chance(4))
 	{
@@ -926,29 +1059,11 @@ sub one_step
 		return chance(60) ? cancel($s) : lose_session($s, 'terminate');
 	}
 	return scene() if chance(1);
-	my $s = pick(@free);
+	return run_out() if chance(0.3);
+	my $s = pick(free_sessions());
 	return lose_session($s, chance(80) ? 'disconnect' : 'terminate') if chance(0.6);
 
-	foreach my $stmt (generate($s))
-	{
-		if ($stmt->{kind} eq 'control')
-		{
-			execute($s, $stmt);
-			next;
-		}
-		my $outcome = rehearse($s, $stmt);
-		if (!$outcome)
-		{
-			$skipped++;
-			next;
-		}
-		if (defined $outcome->{wait} && !$outcome->{cycle} && is_simple($stmt) && chance(20))
-		{
-			execute_bounded($s, $stmt);
-			next;
-		}
-		execute($s, $stmt);
-	}
+	try_to_execute($s, $_) foreach generate($s);
 	return;
 }
 
