@@ -10,18 +10,18 @@ package Model;
 #            transaction of a session has made of it ({levels}, one for the
 #            transaction and one for each savepoint).  Who has written the row
 #            of a lock holds the lock until that is committed or undone.
-#   guard    {term, held}, in the level in which it was set, and in the order of
-#            le_guard()'s calls.  At commit each is checked: it takes the lock
-#            in share mode, and then it is held to the end of the transaction.
-#            A level also notes the terms that it has ended by itself ({ended}).
+#   guard    a term, in the level in which it was guarded, and in the order of
+#            le_guard()'s calls.  At commit all locks are taken in share mode,
+#            or none, and each term is looked at.  A level also notes the terms
+#            that it has ended by itself ({ended}).
 #   entry    per lock the heartbeats in memory: {term, renewals, marked}.  It is
 #            nobody's transaction.  It speaks without the row while it is not
 #            marked and its term is live.
 #
 # A session waits for a lock that another one holds only if the row names it as
-# the live holder, or, in le_renew(), le_release() and for a guard, a marked
-# entry does.  For a guard it waits at COMMIT, or whatever commits, and only
-# while the term is live.
+# the live holder, or, in le_renew() and le_release(), a marked entry does.  For
+# a guard it waits at COMMIT, or whatever commits, and only while all terms that
+# are guarded are live.
 #
 # A statement is {kind, sql, ops}: kind is control (one op of CONTROL below),
 # select (all calls in one SELECT), multi (several statements sent at once),
@@ -185,9 +185,9 @@ sub commit
 {
 	my ($self, $s, $session) = @_;
 	release_level($session) while @{$session->{levels}} > 1;
-	foreach my $guard (@{$session->{levels}[0]{guards}})
+	my $stops = $self->check_guards($s, $session);
+	if ($stops)
 	{
-		my $stops = $self->check_guard($s, $session, $guard) or next;
 		rollback($session) if $stops->{error};
 		return $stops;
 	}
@@ -206,31 +206,22 @@ sub commit
 }
 
 # What keeps a guarded transaction from its commit, or nothing
-sub check_guard
+sub check_guards
 {
-	my ($self, $s, $session, $guard) = @_;
-	my $term = $guard->{term};
-	my $lock = $term->{lock};
-	# what holds to the end was live at its time
-	return if $guard->{held};
-	if ($session->{levels}[0]{ended}{$term->{seq}})
+	my ($self, $s, $session) = @_;
+	my $top = $session->{levels}[0];
+	my @terms = grep { !$top->{ended}{$_->{seq}} } @{$top->{guards}};
+	my ($busy) = grep { defined $self->blocker($s, $_->{lock}, 'share') } @terms;
+	foreach my $term (@terms)
 	{
-		$self->counted('guarded', 'own release');
-		$guard->{held} = 1;
-		return;
+		my $row = $self->row($session, $term->{lock});
+		next if $term->{live} && $row && $row->{seq} == $term->{seq};
+		$self->counted('guarded', 'LE001');
+		return error('LE001');
 	}
-
-	my $row = $self->row($session, $lock);
-	my $leads = $term->{live} && $row && $row->{seq} == $term->{seq};
-	if (defined $self->blocker($s, $lock, 'share'))
-	{
-		my $entry = $self->live_entry($lock);
-		return {wait => $lock, mode => 'share', term => $term}
-		  if $leads || ($entry && $entry->{marked} && $entry->{term}{seq} == $term->{seq});
-	}
-	$self->counted('guarded', $leads ? 'live' : 'LE001');
-	return error('LE001') unless $leads;
-	$guard->{held} = 1;
+	return {wait => $busy->{lock}, mode => 'share', terms => \@terms} if $busy;
+	$self->counted('guarded', 'live') foreach @terms;
+	$self->counted('guarded', 'own release') foreach @terms .. $#{$top->{guards}};
 	return;
 }
 
@@ -292,13 +283,6 @@ sub guards
 	return map { @{$_->{guards}} } @{$session->{levels}};
 }
 
-# Does a guard hold the lock, at a commit that waits for another one?
-sub is_held_by_guard
-{
-	my ($session, $lock) = @_;
-	return grep { $_->{held} && $_->{term}{lock} eq $lock } guards($session);
-}
-
 # Another session that stands in the way of whoever wants a lock in this mode,
 # or undef
 sub blocker
@@ -309,7 +293,6 @@ sub blocker
 	foreach my $other (@others)
 	{
 		return $other if is_own($sessions->[$other], $lock);
-		return $other if $mode eq 'exclusive' && is_held_by_guard($sessions->[$other], $lock);
 	}
 	return if is_own($sessions->[$s], $lock);
 
@@ -514,6 +497,8 @@ sub call_release
 	if (!$stage->{at})
 	{
 		return bool(0) unless $self->worth_waiting($session, $op);
+		my $wrong = $self->leads($session, $op) && judge($session, $op, $self->row($session, $lock));
+		return error($wrong) if $wrong;
 		$stage->{at} = 'locked';
 	}
 	return {wait => $lock, mode => 'exclusive'} if defined $self->blocker($s, $lock, 'exclusive');
@@ -557,8 +542,8 @@ sub call_guard
 	return error('LE001') unless $term && names($op, $term);
 	my $wrong = judge($session, $op, $term);
 	return error($wrong) if $wrong;
-	push @{$session->{levels}[-1]{guards}}, {term => $term}
-	  unless grep { $_->{term}{seq} == $term->{seq} } guards($session);
+	push @{$session->{levels}[-1]{guards}}, $term
+	  unless grep { $_->{seq} == $term->{seq} } guards($session);
 	return value({term => $term});
 }
 
@@ -939,7 +924,7 @@ sub is_waiting
 sub starts_waiting
 {
 	my ($self, $s, $f, $wait) = @_;
-	$self->{sessions}[$s]{waits} = {lock => $wait->{wait}, mode => $wait->{mode}, term => $wait->{term}, since => ++$self->{waits}};
+	$self->{sessions}[$s]{waits} = {lock => $wait->{wait}, mode => $wait->{mode}, terms => $wait->{terms}, since => ++$self->{waits}};
 	$self->counted($f, 'waited');
 	return {wait => $wait->{wait}, mode => $wait->{mode}, cycle => scalar $self->cycle($s)};
 }
@@ -970,16 +955,16 @@ sub cycle
 	return;
 }
 
-# Go on with one session whose lock has become free, or whose guarded term has
-# run out: its number and outcome.  Nothing if there is none.
+# Go on with one session whose lock has become free, or one of whose guarded
+# terms has run out: its number and outcome.  Nothing if there is none.
 sub wake
 {
 	my ($self) = @_;
 	foreach my $s ($self->waiting)
 	{
 		my $session = $self->{sessions}[$s];
-		my ($lock, $mode, $term) = @{$session->{waits}}{qw(lock mode term)};
-		next if defined $self->blocker($s, $lock, $mode) && (!$term || $term->{live});
+		my ($lock, $mode, $terms) = @{$session->{waits}}{qw(lock mode terms)};
+		next if defined $self->blocker($s, $lock, $mode) && !grep { !$_->{live} } @{$terms // []};
 		delete $session->{waits};
 		return ($s, scalar $self->run($s));
 	}

@@ -219,7 +219,7 @@ sub random_call
 	if ($f =~ /^(acquire|release)$/ && chance(40))
 	{
 		my @terms = grep { $f eq 'release' || !$model->{committed}{$_->{lock}} }
-		  map { $_->{term} } map { Model::guards($_) } @{$model->{sessions}};
+		  map { Model::guards($_) } @{$model->{sessions}};
 		my $term = @terms ? pick(@terms) : undef;
 		$lock = $term->{lock} if $term;
 		$inst = instance_of($term) // $inst if $term;
@@ -357,7 +357,7 @@ sub random_control
 	my ($s, $session) = @_;
 	my $in_block = $session->{block};
 	my @guards = Model::guards($session);
-	my $is_delayed = grep { defined $model->blocker($s, $_->{term}{lock}, 'share') } @guards;
+	my $is_delayed = grep { defined $model->blocker($s, $_->{lock}, 'share') } @guards;
 	my @names = map { $_->{name} // () } @{$session->{levels}};
 	my $name = pick('s', 't', 'u');
 	my $old_name = @names && chance(85) ? pick(@names) : $name;
@@ -893,8 +893,8 @@ sub administer
 sub is_simple
 {
 	my ($session, $stmt) = @_;
-	my $unchecked = grep { !$_->{held} } Model::guards($session);
-	return @{$stmt->{ops}} == 1 && ($session->{waits}{term} ? $unchecked == 1 : $session->{block} || $unchecked == 0);
+	my @guards = Model::guards($session);
+	return @{$stmt->{ops}} == 1 && ($session->{waits}{terms} ? @guards == 1 : $session->{block} || !@guards);
 }
 
 # May a statement that will wait do so?  What is woken runs side by side with
@@ -905,12 +905,11 @@ sub is_simple
 sub may_wait
 {
 	my ($s, $stmt, $session) = @_;
-	my ($lock, $mode) = @{$session->{waits}}{qw(lock mode)};
+	my $lock = $session->{waits}{lock};
 	my @waiting = $model->waiting;
 	return 0 if grep { $_->{f} =~ /^(acquire|sweep)$/ } @{$stmt->{ops}}[$session->{pc} + 1 .. $#{$stmt->{ops}}];
 	return 1 unless @waiting;
 	return 0 unless is_simple($session, $stmt);
-	return 0 if $mode eq 'exclusive' && 1 < grep { Model::is_held_by_guard($model->{sessions}[$_], $lock) } @waiting;
 	foreach my $w (@waiting)
 	{
 		my $other = $model->{sessions}[$w];
@@ -936,7 +935,7 @@ sub rehearse
 	{
 		return unless may_wait($s, $stmt, $copy->{sessions}[$s]);
 		$outcome->{is_simple} = is_simple($copy->{sessions}[$s], $stmt);
-		$outcome->{at_commit} = defined $copy->{sessions}[$s]{waits}{term};
+		$outcome->{at_commit} = defined $copy->{sessions}[$s]{waits}{terms};
 	}
 
 	# a term of ten seconds would run out when it likes

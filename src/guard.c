@@ -115,6 +115,7 @@ guard_check_all(void)
 {
 	List	   *unchecked = NIL;
 	LeGuard    *busy;
+	LeGuard    *waited = NULL;	/* for this one, whose lock we got */
 	LeState		state;
 	ListCell   *cell;
 
@@ -137,14 +138,15 @@ guard_check_all(void)
 	{
 		TimestampTz rest = DT_NOEND;
 
+		if (waited != NULL)
+			lock_drop(LE_LOCK_LEASE, waited->caller.key.lock_id, ShareLock);
 		foreach(cell, unchecked)
 		{
 			guard_look(lfirst(cell), &state);
 			rest = Min(rest, rule_end(&state, epoch_current()) - state.now);
 		}
-		if (lock_take_within(LE_LOCK_LEASE, busy->caller.key.lock_id,
-							 ShareLock, rest / 1000 + 1))
-			lock_drop(LE_LOCK_LEASE, busy->caller.key.lock_id, ShareLock);
+		waited = lock_take_within(LE_LOCK_LEASE, busy->caller.key.lock_id,
+								  ShareLock, rest / 1000 + 1) ? busy : NULL;
 	}
 
 	foreach(cell, unchecked)
