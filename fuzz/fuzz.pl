@@ -188,7 +188,7 @@ sub random_waiter
 	my $term = pick(grep { $_ } $model->{committed}{$lock}, $entry && $entry->{term}) or return;
 	my $inst = instance_of($term) or return;
 	my $token = chance(25) ? $term->{token} : 'none';
-	my $f = pick('acquire', 'renew', 'renew', 'release', 'guard', 'guard');
+	my $f = pick('acquire', 'acquire', 'renew', 'renew', 'release', 'guard', 'guard');
 	$f = 'release' if grep { $_ eq $lock } @guarded;
 	return call('acquire', lock => $lock, inst => $inst, ms => 3_600_000) if $f eq 'acquire';
 	return call($f, lock => $lock, inst => $inst, token => $token);
@@ -216,7 +216,7 @@ sub random_call
 		$inst = instance_of($row) // $inst if $row;
 	}
 	# and ends the terms that transactions are guarded for, and begins others
-	if ($f =~ /^(acquire|release)$/ && chance(40))
+	if ($f =~ /^(acquire|release)$/ && chance(35))
 	{
 		my @terms = grep { $f eq 'release' || !$model->{committed}{$_->{lock}} }
 		  map { Model::guards($_) } @{$model->{sessions}};
@@ -352,6 +352,13 @@ sub random_calls
 	return of_calls($how eq 'parse' ? 'select' : $how, map { random_calls_of_one($s, 0) } 1 .. 2 + int(rand(3)));
 }
 
+sub allow
+{
+	my ($value, $local) = @_;
+	return control(($local ? 'SET LOCAL' : 'SET') . ' leader_election.allow_in_transaction = ' . ($value ? 'on' : 'off'),
+		f => 'set', name => 'allow', value => $value, local => $local, tag => 'SET');
+}
+
 sub random_control
 {
 	my ($s, $session) = @_;
@@ -394,9 +401,7 @@ sub random_control
 	my $set = $local ? 'SET LOCAL' : 'SET';
 	if ($what eq 'allow')
 	{
-		my $value = chance(85) ? 1 : 0;
-		return control("$set leader_election.allow_in_transaction = " . ($value ? 'on' : 'off'),
-			f => 'set', name => 'allow', value => $value, local => $local, tag => 'SET');
+		return allow(chance(85) ? 1 : 0, $local);
 	}
 	if ($what eq 'dro')
 	{
@@ -833,8 +838,7 @@ sub check_all
 
 	# whoever comes can take what is vacant, and nothing else
 	execute($admin_index, control('BEGIN', f => 'begin'));
-	execute($admin_index, control('SET LOCAL leader_election.allow_in_transaction = on',
-			f => 'set', name => 'allow', value => 1, local => 1, tag => 'SET'));
+	execute($admin_index, allow(1, 1));
 	my $probe = {sql => q{'probe'}, str => 'probe'};
 	execute($admin_index, of_calls('select', map { call('acquire', lock => $_, inst => $probe, ms => 3_600_000) } @locks));
 	execute($admin_index, control('ROLLBACK', f => 'rollback'));
@@ -986,7 +990,7 @@ sub begin_block
 
 # Several sessions begin to change different locks, so that others meet them;
 # some of them are guarded for what the next one changes, and for what nobody
-# changes yet.
+# changes yet, and some make another instance the leader.
 sub scene
 {
 	my @idle = grep { !$model->{sessions}[$_]{block} } free_sessions();
@@ -1002,7 +1006,11 @@ sub scene
 	}
 	foreach my $i (0 .. $#terms)
 	{
-		execute($idle[$i], of_calls('select', call('release', lock => $terms[$i]{lock}, inst => instance_of($terms[$i]))));
+		my $lock = $terms[$i]{lock};
+		execute($idle[$i], allow(1, 1)) if chance(40);
+		execute($idle[$i], of_calls('select', call('release', lock => $lock, inst => instance_of($terms[$i]))));
+		execute($idle[$i], of_calls('select', call('acquire', lock => $lock, inst => pick(@instances), ms => 3_600_000)))
+		  if $model->{sessions}[$idle[$i]]{set}{allow};
 	}
 	return;
 }
@@ -1039,9 +1047,11 @@ sub run_out
 	if (@guarded && chance(50) && !$hurry->())
 	{
 		my $s = shift @guarded;
-		execute($s, control('SAVEPOINT t', f => 'savepoint', name => 't')) if chance(30);
+		my $is_undone = chance(40);
+		execute($s, control('SAVEPOINT t', f => 'savepoint', name => 't')) if $is_undone;
 		execute($s, of_calls('select', call('release', lock => $lock, inst => $inst)));
 		try_to_execute(shift @guarded, control('COMMIT', f => 'commit')) if @guarded && chance(60) && !$hurry->();
+		execute($s, control('ROLLBACK TO t', f => 'rollback_to', name => 't')) if $is_undone && !$hurry->();
 	}
 	await_end($admin_index, $term);
 	settle();
