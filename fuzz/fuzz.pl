@@ -908,7 +908,7 @@ sub is_simple
 # be one circle.
 sub may_wait
 {
-	my ($s, $stmt, $session) = @_;
+	my ($stmt, $session) = @_;
 	my $lock = $session->{waits}{lock};
 	my @waiting = $model->waiting;
 	return 0 if grep { $_->{f} =~ /^(acquire|sweep)$/ } @{$stmt->{ops}}[$session->{pc} + 1 .. $#{$stmt->{ops}}];
@@ -937,7 +937,7 @@ sub rehearse
 	my $outcome = $copy->start($s, $stmt);
 	if (defined $outcome->{wait})
 	{
-		return unless may_wait($s, $stmt, $copy->{sessions}[$s]);
+		return unless may_wait($stmt, $copy->{sessions}[$s]);
 		$outcome->{is_simple} = is_simple($copy->{sessions}[$s], $stmt);
 		$outcome->{at_commit} = defined $copy->{sessions}[$s]{waits}{terms};
 	}
