@@ -251,7 +251,7 @@ le_guard(PG_FUNCTION_ARGS)
 
 	caller_from_args(fcinfo, &caller);
 	caller_token_from_args(fcinfo, &caller);
-	PreventCommandIfParallelMode("le_guard()");	/* a worker's guard is lost */
+	PreventCommandIfParallelMode("le_guard()"); /* a worker's guard is lost */
 	caller_locate(fcinfo, &caller, "le_guard()", false);
 
 	PG_RETURN_INT64(guard_set(&caller));
