@@ -143,6 +143,9 @@ INSERT INTO part VALUES (4);
 SELECT * FROM leader_protected ORDER BY relation::text COLLATE "C";
 SELECT le_protect('part', 1), le_protect('part4', 1) AS again;
 INSERT INTO part VALUES (4);
+ALTER TABLE part DISABLE TRIGGER le_fence;
+SELECT le_protect('part4', 1);
+ALTER TABLE part ENABLE TRIGGER le_fence;
 SELECT le_unprotect('part');
 
 -- what it does not stop shows, if it can

@@ -161,6 +161,13 @@ fence_find(Relation rel, Oid function)
 	return NULL;
 }
 
+static bool
+fence_is_enabled(const Trigger *fence)
+{
+	return fence->tgenabled == TRIGGER_FIRES_ON_ORIGIN ||
+		fence->tgenabled == TRIGGER_FIRES_ALWAYS;
+}
+
 /* Create the fence of one table; false if it has it already. */
 static bool
 fence_protect(Oid relid, Oid function, const char *lock_id)
@@ -175,8 +182,7 @@ fence_protect(Oid relid, Oid function, const char *lock_id)
 				 errmsg("table \"%s\" is protected by lock %s already",
 						RelationGetRelationName(rel), fence->tgargs[0]),
 				 errhint("Call le_unprotect() first.")));
-	if (there && fence->tgenabled != TRIGGER_FIRES_ON_ORIGIN &&
-		fence->tgenabled != TRIGGER_FIRES_ALWAYS)
+	if (there && !fence_is_enabled(fence))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("trigger \"%s\" of table \"%s\" is disabled",
@@ -191,7 +197,7 @@ fence_protect(Oid relid, Oid function, const char *lock_id)
 
 /*
  * A statement on a table's parent changes the table, and fires only the
- * parent's triggers: so the parents must have the same fence.  (Not asked of
+ * parent's triggers: so the parents must have the same fence, and theirs.  (Not asked of
  * the table's children: one with several parents could never be protected.
  * The view shows what is missing.)
  */
@@ -213,7 +219,8 @@ fence_check_parents(Oid relid, Oid function, const char *lock_id)
 		Relation	rel = relation_open(parent, AccessShareLock);
 		Trigger    *fence = fence_find(rel, function);
 
-		if (fence == NULL || strcmp(fence->tgargs[0], lock_id) != 0)
+		if (fence == NULL || strcmp(fence->tgargs[0], lock_id) != 0 ||
+			!fence_is_enabled(fence))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("table \"%s\" can be changed through its parent \"%s\", which is not protected by lock %s",
@@ -221,6 +228,7 @@ fence_check_parents(Oid relid, Oid function, const char *lock_id)
 							lock_id),
 					 errhint("Protect the parent, with all of its partitions and children.")));
 		relation_close(rel, AccessShareLock);
+		fence_check_parents(parent, function, lock_id);
 	}
 	systable_endscan(scan);
 	table_close(inherits, AccessShareLock);

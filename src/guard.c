@@ -31,14 +31,13 @@ typedef struct LeGuard
 	SubTransactionId subid;		/* undone together with this one */
 	SubTransactionId released_in;	/* the subtransaction that has ended the
 									 * term itself, or invalid */
-	bool		checked;		/* at pre-commit: the last look was good */
 } LeGuard;
 
 static List *guards = NIL;		/* of LeGuard, in TopTransactionContext */
 static bool registered = false; /* guard_callback, for this transaction */
-static bool committing = false; /* the last look has begun */
+static bool committing = false; /* the last look has begun: no more guards */
 
-/* Tell who leads instead; leader is NULL if nobody does. */
+/* Raises LE001.  Tells who leads instead; leader is NULL if nobody does. */
 static void
 guard_lost(const LeCaller *caller, bool once_led, const LeRow *leader)
 {
@@ -62,7 +61,10 @@ guard_lost(const LeCaller *caller, bool once_led, const LeRow *leader)
  * ---------------------------------------------------------------------
  */
 
-/* Clock, entry and row, in this order; does not return if the lead is lost. */
+/*
+ * Clock, entry and row, in this order; raises LE001 if the lead is lost.  The
+ * table has been locked by guard_check_all().
+ */
 static void
 guard_look(const LeGuard *guard, LeState *state)
 {
@@ -105,8 +107,8 @@ guard_lock(List *list)
  * Look once more at all terms, and keep their heavyweight locks in share mode
  * to the end of the transaction.
  *
- * A transition that is on its way is waited for, but holding nothing, and not
- * longer than the first of the leases: an end that has passed is final,
+ * A transition that is on its way is waited for, but holding none of them, and
+ * not longer than the first of the leases: an end that has passed is final,
  * whatever becomes of the transition.  It may have been moved meanwhile, by a
  * heartbeat that was faster than the mark; so look again.
  */
@@ -115,10 +117,14 @@ guard_check_all(void)
 {
 	List	   *unchecked = NIL;
 	LeGuard    *busy;
-	LeGuard    *waited = NULL;	/* for this one, whose lock we got */
+	LeGuard    *waited = NULL;	/* for this one, whose lock we got: keep it
+								 * until the others are tried, or who came
+								 * after us would be before us */
 	LeState		state;
 	ListCell   *cell;
 
+	if (committing)
+		return;
 	committing = true;
 
 	foreach(cell, guards)
@@ -126,7 +132,7 @@ guard_check_all(void)
 		LeGuard    *guard = lfirst(cell);
 
 		/* who has ended the term itself holds the lock exclusively since */
-		if (guard->checked || guard->released_in != InvalidSubTransactionId)
+		if (guard->released_in != InvalidSubTransactionId)
 			continue;
 		unchecked = lappend(unchecked, guard);
 
@@ -150,20 +156,17 @@ guard_check_all(void)
 	}
 
 	foreach(cell, unchecked)
-	{
-		LeGuard    *guard = lfirst(cell);
-
-		guard_look(guard, &state);
-		guard->checked = true;
-	}
+		guard_look(lfirst(cell), &state);
 	if (unchecked != NIL)
 		TEST_PAUSE(LE_PAUSE_GUARDED);
+	list_free(unchecked);
 }
 
 /*
- * Runs before any other module's that was registered before the first guard
- * of the transaction: a foreign data wrapper commits its remote transactions
- * in its own.
+ * Registered by the first guard of each transaction.  Callbacks run in the
+ * reverse order of their registration, so our look comes before the work of
+ * all modules that were there by then: a foreign data wrapper commits its
+ * remote transactions in its own callback.
  */
 static void
 guard_callback(XactEvent event, void *arg)
@@ -174,8 +177,8 @@ guard_callback(XactEvent event, void *arg)
 
 /*
  * Called for each transaction by the callback that is registered at load, and
- * so runs later than guard_callback().  Guards that another module's callback
- * has set in between are looked at here.
+ * so later than guard_callback().  It looks if that had nothing to do with
+ * this commit: if another module's callback has set the first guard just now.
  */
 void
 guard_at_end(XactEvent event)
@@ -187,6 +190,7 @@ guard_at_end(XactEvent event)
 			break;
 
 		case XACT_EVENT_PRE_PREPARE:
+			committing = true;
 			if (guards != NIL)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -218,24 +222,25 @@ static void
 guard_subxact_callback(SubXactEvent event, SubTransactionId subid,
 					   SubTransactionId parent, void *arg)
 {
+	bool		commits;
 	ListCell   *cell;
 
 	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
 		return;
 
+	commits = (event == SUBXACT_EVENT_COMMIT_SUB);
 	foreach(cell, guards)
 	{
 		LeGuard    *guard = lfirst(cell);
-		bool		commits = (event == SUBXACT_EVENT_COMMIT_SUB);
 
 		if (guard->released_in == subid)
 			guard->released_in = commits ? parent : InvalidSubTransactionId;
-		if (guard->subid == subid)
-		{
+		if (guard->subid != subid)
+			continue;
+		if (commits)
 			guard->subid = parent;
-			if (!commits)
-				guards = foreach_delete_current(guards, cell);
-		}
+		else
+			guards = foreach_delete_current(guards, cell);
 	}
 }
 
@@ -270,7 +275,6 @@ guard_add(const LeCaller *caller)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("le_guard() cannot be called while its transaction commits")));
 
-	/* anew for each transaction, because callbacks run last registered first */
 	if (!registered)
 		RegisterXactCallback(guard_callback, NULL);
 	registered = true;
@@ -289,7 +293,6 @@ guard_add(const LeCaller *caller)
 	guard->caller.instance = pstrdup(caller->instance);
 	guard->subid = GetCurrentSubTransactionId();
 	guard->released_in = InvalidSubTransactionId;
-	guard->checked = false;
 	guards = lappend(guards, guard);
 	MemoryContextSwitchTo(old_context);
 }

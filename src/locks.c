@@ -55,8 +55,7 @@ lock_take(LeLockClass class, int64 id, LOCKMODE mode, bool wait)
  *
  * The wait ends by the lock manager's own timeout, so that deadlocks are found
  * and signals obeyed as in any other wait.  Its error can be caught without a
- * subtransaction, because a wait is all there is to undo.  (Should the lock
- * have been granted in that very moment it is held, whatever we return.)
+ * subtransaction, because a wait is all there is to undo.
  */
 bool
 lock_take_within(LeLockClass class, int64 id, LOCKMODE mode, int64 ms)
@@ -64,7 +63,7 @@ lock_take_within(LeLockClass class, int64 id, LOCKMODE mode, int64 ms)
 	MemoryContext save_context = CurrentMemoryContext;
 	ResourceOwner save_owner = CurrentResourceOwner;
 	int			save_timeout = LockTimeout;
-	volatile bool taken = false;
+	volatile bool taken;
 
 	Assert(ms > 0 && ms <= INT_MAX);
 
@@ -86,6 +85,7 @@ lock_take_within(LeLockClass class, int64 id, LOCKMODE mode, int64 ms)
 		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
 			PG_RE_THROW();
 		LockErrorCleanup();
+		taken = lock_held(class, id, mode);	/* granted in that very moment? */
 		FlushErrorState();
 		MemoryContextSwitchTo(save_context);
 		CurrentResourceOwner = save_owner;
