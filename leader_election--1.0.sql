@@ -53,7 +53,7 @@ AS 'MODULE_PATHNAME', 'le_try_acquire'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_try_acquire(bigint, text, bigint) IS
-	'become the leader of lock_id for lease_ms milliseconds (1..86400000, default 10000) under the name instance (1..127 bytes). true: leads now (a new term, or its own live lease renewed); inside a transaction block a new term counts from COMMIT. false: somebody else leads or is just becoming leader, or a grace period runs. Never waits for another contender. Errors, nothing changed: 22004 NULL argument; 22023 lease_ms or instance out of range, or lease_ms longer than the live term; 42501 the name''s live lease belongs to another role; 25001 would begin a term inside a transaction block; 25006 read-only transaction or standby; class 53 no memory; 55000 le_lease has an index that cannot be served';
+	'become the leader of lock_id for lease_ms milliseconds (1..86400000, default 10000) under the name instance (1..127 bytes). true: leads now (a new term, or its own live lease renewed); inside a transaction block a new term counts from COMMIT. false: somebody else leads or is just becoming leader, a grace period runs, or a guarded transaction of the last leader is just being committed. Never waits for another contender. Errors, nothing changed: 22004 NULL argument; 22023 lease_ms or instance out of range, or lease_ms longer than the live term; 42501 the name''s live lease belongs to another role; 25001 would begin a term inside a transaction block; 25006 read-only transaction or standby; class 53 no memory; 55000 le_lease has an index that cannot be served';
 
 CREATE FUNCTION le_renew(lock_id bigint, instance text, token bigint DEFAULT NULL)
 RETURNS boolean
@@ -69,7 +69,7 @@ AS 'MODULE_PATHNAME', 'le_release'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_release(bigint, text, bigint) IS
-	'end the term of instance (1..127 bytes) on lock_id; with a token, only that term. Transactional: takes effect at COMMIT and keeps the lock from everybody until then. true: ended. false: it was not the live holder. Errors, nothing changed: 22004 NULL lock_id or instance; 22023 instance out of range; 42501 the lease belongs to another role; 25006 read-only transaction or standby; 0A000 at PREPARE TRANSACTION';
+	'end the term of instance (1..127 bytes) on lock_id; with a token, only that term. Transactional: takes effect at COMMIT and keeps the lock from everybody until then. true: ended. false: it was not the live holder. Errors, nothing changed: 22004 NULL lock_id or instance; 22023 instance out of range; 42501 the lease belongs to another role; 25006 read-only transaction or standby; 0A000 at PREPARE TRANSACTION; 55P03 lock_timeout passed while another release or a guarded transaction of this term was being committed';
 
 -- ---------------------------------------------------------------------
 -- Asking
@@ -109,7 +109,7 @@ AS 'MODULE_PATHNAME', 'le_guard'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_guard(bigint, text, bigint) IS
-	'let this transaction commit only if instance (1..127 bytes) leads lock_id still, in the term it leads now (with a token: only in that term); returns the token of the term. Holds nothing until COMMIT, which looks once more and keeps every successor out until it is done. Errors, and nothing of the transaction is kept: LE001 the instance does not lead, here or at COMMIT; 42501 the lease belongs to another role; 22004 NULL lock_id or instance; 22023 instance out of range; 25006 on a standby; 0A000 at PREPARE TRANSACTION; 55P03 at COMMIT if lock_timeout passes while a release of the lease is open elsewhere';
+	'let this transaction commit only if instance (1..127 bytes) leads lock_id still, in the term it leads now (with a token: only in that term); returns the token of the term. Holds nothing until COMMIT, which looks once more and keeps every successor out until it is done. Call it first in the transaction. Errors: LE001 the instance does not lead, here (then the transaction is not guarded: roll it back) or at COMMIT (then nothing of it is kept); 42501 the lease belongs to another role; 22004 NULL lock_id or instance; 22023 instance out of range; 25006 on a standby; 0A000 at PREPARE TRANSACTION; 55P03 at COMMIT if lock_timeout passes while a release of the lease is open elsewhere';
 
 CREATE FUNCTION le_fence()
 RETURNS trigger
