@@ -261,15 +261,6 @@ fence_unprotect(Oid relid, Oid function)
 	return there;
 }
 
-static void
-fence_check_arg(FunctionCallInfo fcinfo, int n, const char *name)
-{
-	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", name)));
-}
-
 /*
  * le_protect(relation, lock_id) returns bigint: how many tables have got their
  * fence
@@ -287,8 +278,8 @@ le_protect(PG_FUNCTION_ARGS)
 	int64		count = 0;
 	ListCell   *cell;
 
-	fence_check_arg(fcinfo, 0, "relation");
-	fence_check_arg(fcinfo, 1, "lock_id");
+	arg_check_null(fcinfo, 0, "relation");
+	arg_check_null(fcinfo, 1, "lock_id");
 	PreventCommandDuringRecovery("le_protect()");
 	PreventCommandIfReadOnly("le_protect()");
 	PreventCommandIfParallelMode("le_protect()");
@@ -317,7 +308,7 @@ le_unprotect(PG_FUNCTION_ARGS)
 	int64		count = 0;
 	ListCell   *cell;
 
-	fence_check_arg(fcinfo, 0, "relation");
+	arg_check_null(fcinfo, 0, "relation");
 	PreventCommandDuringRecovery("le_unprotect()");
 	PreventCommandIfReadOnly("le_unprotect()");
 	PreventCommandIfParallelMode("le_unprotect()");

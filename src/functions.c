@@ -37,7 +37,7 @@ PG_FUNCTION_INFO_V1(le_sweep);
  * ---------------------------------------------------------------------
  */
 
-static void
+void
 arg_check_null(FunctionCallInfo fcinfo, int n, const char *name)
 {
 	if (PG_ARGISNULL(n))

@@ -296,6 +296,9 @@ extern void store_mark(const LeKey *key, LeEntry *copy);
 extern void store_drop_over(TimestampTz now);
 extern int64 store_count(void);
 
+/* functions.c */
+extern void arg_check_null(FunctionCallInfo fcinfo, int n, const char *name);
+
 /* guard.c */
 extern void guard_init(void);
 extern void guard_at_end(XactEvent event);

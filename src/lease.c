@@ -422,6 +422,7 @@ lease_release(const LeCaller *caller)
 		table_close(rel, RowExclusiveLock);
 		return false;
 	}
+
 	/* before we wait: heartbeats might have to wait behind us */
 	if (rule_leads(caller, &state, epoch))
 		lease_judge_role(caller, state.row.leader_role);
