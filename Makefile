@@ -32,6 +32,10 @@ TAP_TESTS = 1
 
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare
 
+# Another module's symbols must not become ours, nor ours anybody's: 16 and later
+# do this by themselves.
+PG_CFLAGS += -fvisibility=hidden
+
 PG_CONFIG = pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)

@@ -25,6 +25,18 @@
 #include "varatt.h"
 #endif
 
+/*
+ * Our symbols are hidden (see the Makefile) but for what the server looks up.
+ * Before 16 the server's headers do not say so of a function.
+ */
+#if PG_VERSION_NUM < 160000
+#undef PGDLLEXPORT
+#define PGDLLEXPORT __attribute__((visibility("default")))
+#endif
+#define LE_FUNCTION(name) \
+	extern PGDLLEXPORT Datum name(PG_FUNCTION_ARGS); \
+	PG_FUNCTION_INFO_V1(name)
+
 /* 18 tells name and version of a module in pg_get_loaded_modules() */
 #if PG_VERSION_NUM >= 180000
 #define LE_MODULE_MAGIC \

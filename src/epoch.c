@@ -41,7 +41,7 @@ shared_error_callback(void *arg)
  * 53, and nothing has changed.
  */
 LeShared *
-shared_attach(void)
+le_shared_attach(void)
 {
 	ErrorContextCallback callback = {
 		.previous = error_context_stack,
@@ -81,7 +81,7 @@ shared_attach(void)
 
 /* A new life of the server: what the postmaster may have known is void. */
 void
-shared_reset(void)
+le_shared_reset(void)
 {
 	shared = NULL;
 	my_epoch.id = 0;
@@ -100,7 +100,7 @@ clock_monotonic(void)
  * The current epoch, which begins here if it has not yet.  NULL on a standby.
  */
 const LeEpoch *
-epoch_current(void)
+le_epoch_current(void)
 {
 	LeShared   *area;
 	int64		id = 0;
@@ -108,7 +108,7 @@ epoch_current(void)
 	if (likely(my_epoch.id != 0))
 		return &my_epoch;
 
-	area = shared_attach();
+	area = le_shared_attach();
 
 	if (RecoveryInProgress())
 		return NULL;
@@ -141,7 +141,7 @@ epoch_current(void)
  * clock has counted since.  A step of the system clock does not move it.
  */
 TimestampTz
-clock_now(const LeEpoch *epoch)
+le_clock_now(const LeEpoch *epoch)
 {
 	return epoch->start + (clock_monotonic() - epoch->anchor);
 }

@@ -35,9 +35,9 @@
 	(TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE | \
 	 TRIGGER_TYPE_TRUNCATE)
 
-PG_FUNCTION_INFO_V1(le_fence);
-PG_FUNCTION_INFO_V1(le_protect);
-PG_FUNCTION_INFO_V1(le_unprotect);
+LE_FUNCTION(le_fence);
+LE_FUNCTION(le_protect);
+LE_FUNCTION(le_unprotect);
 
 /*
  * le_fence() returns trigger
@@ -62,10 +62,10 @@ le_fence(PG_FUNCTION_ARGS)
 
 	memset(&key, 0, sizeof(key));
 	key.database = MyDatabaseId;
-	key.relation = table_of_function(fcinfo->flinfo->fn_oid);
+	key.relation = le_table_of_function(fcinfo->flinfo->fn_oid);
 	key.lock_id = pg_strtoint64(data->tg_trigger->tgargs[0]);
 
-	if (!guard_is_set(&key))
+	if (!le_guard_is_set(&key))
 		ereport(ERROR,
 				(errcode(ERRCODE_LE_NOT_GUARDED),
 				 errmsg("table \"%s\" can be changed only by the leader of lock " INT64_FORMAT,
@@ -278,8 +278,8 @@ le_protect(PG_FUNCTION_ARGS)
 	int64		count = 0;
 	ListCell   *cell;
 
-	arg_check_null(fcinfo, 0, "relation");
-	arg_check_null(fcinfo, 1, "lock_id");
+	le_arg_check_null(fcinfo, 0, "relation");
+	le_arg_check_null(fcinfo, 1, "lock_id");
 	PreventCommandDuringRecovery("le_protect()");
 	PreventCommandIfReadOnly("le_protect()");
 	PreventCommandIfParallelMode("le_protect()");
@@ -308,7 +308,7 @@ le_unprotect(PG_FUNCTION_ARGS)
 	int64		count = 0;
 	ListCell   *cell;
 
-	arg_check_null(fcinfo, 0, "relation");
+	le_arg_check_null(fcinfo, 0, "relation");
 	PreventCommandDuringRecovery("le_unprotect()");
 	PreventCommandIfReadOnly("le_unprotect()");
 	PreventCommandIfParallelMode("le_unprotect()");

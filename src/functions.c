@@ -23,14 +23,14 @@
 #include "compat.h"
 #include "leader_election.h"
 
-PG_FUNCTION_INFO_V1(le_try_acquire);
-PG_FUNCTION_INFO_V1(le_renew);
-PG_FUNCTION_INFO_V1(le_release);
-PG_FUNCTION_INFO_V1(le_is_leader);
-PG_FUNCTION_INFO_V1(le_leader);
-PG_FUNCTION_INFO_V1(le_token);
-PG_FUNCTION_INFO_V1(le_guard);
-PG_FUNCTION_INFO_V1(le_sweep);
+LE_FUNCTION(le_try_acquire);
+LE_FUNCTION(le_renew);
+LE_FUNCTION(le_release);
+LE_FUNCTION(le_is_leader);
+LE_FUNCTION(le_leader);
+LE_FUNCTION(le_token);
+LE_FUNCTION(le_guard);
+LE_FUNCTION(le_sweep);
 
 /* ---------------------------------------------------------------------
  * Arguments
@@ -38,7 +38,7 @@ PG_FUNCTION_INFO_V1(le_sweep);
  */
 
 void
-arg_check_null(FunctionCallInfo fcinfo, int n, const char *name)
+le_arg_check_null(FunctionCallInfo fcinfo, int n, const char *name)
 {
 	if (PG_ARGISNULL(n))
 		ereport(ERROR,
@@ -52,7 +52,7 @@ arg_ms(FunctionCallInfo fcinfo, int n, const char *name, int64 min)
 {
 	int64		value;
 
-	arg_check_null(fcinfo, n, name);
+	le_arg_check_null(fcinfo, n, name);
 	value = PG_GETARG_INT64(n);
 	if (value < min || value > LE_LEASE_MS_MAX)
 		ereport(ERROR,
@@ -68,7 +68,7 @@ arg_instance(FunctionCallInfo fcinfo, int n)
 	text	   *value;
 	int			length;
 
-	arg_check_null(fcinfo, n, "instance");
+	le_arg_check_null(fcinfo, n, "instance");
 	value = PG_GETARG_TEXT_PP(n);
 	length = VARSIZE_ANY_EXHDR(value);
 	if (length < 1 || length > LE_INSTANCE_MAX)
@@ -88,7 +88,7 @@ arg_instance(FunctionCallInfo fcinfo, int n)
 static void
 caller_from_args(FunctionCallInfo fcinfo, LeCaller *caller)
 {
-	arg_check_null(fcinfo, 0, "lock_id");
+	le_arg_check_null(fcinfo, 0, "lock_id");
 	memset(caller, 0, sizeof(LeCaller));	/* padding of the key is hashed */
 	caller->key.database = MyDatabaseId;
 	caller->key.lock_id = PG_GETARG_INT64(0);
@@ -122,7 +122,7 @@ caller_locate(FunctionCallInfo fcinfo, LeCaller *caller, const char *function,
 		PreventCommandIfReadOnly(function);
 		PreventCommandIfParallelMode(function);
 	}
-	caller->key.relation = table_of_function(fcinfo->flinfo->fn_oid);
+	caller->key.relation = le_table_of_function(fcinfo->flinfo->fn_oid);
 }
 
 /* ---------------------------------------------------------------------
@@ -147,7 +147,7 @@ le_try_acquire(PG_FUNCTION_ARGS)
 	lease_ms = arg_ms(fcinfo, 2, "lease_ms", 1);
 	caller_locate(fcinfo, &caller, "le_try_acquire()", true);
 
-	PG_RETURN_BOOL(lease_acquire(&caller, lease_ms));
+	PG_RETURN_BOOL(le_lease_acquire(&caller, lease_ms));
 }
 
 /*
@@ -164,7 +164,7 @@ le_renew(PG_FUNCTION_ARGS)
 	caller_token_from_args(fcinfo, &caller);
 	caller_locate(fcinfo, &caller, "le_renew()", true);
 
-	PG_RETURN_BOOL(lease_renew(&caller));
+	PG_RETURN_BOOL(le_lease_renew(&caller));
 }
 
 /*
@@ -181,7 +181,7 @@ le_release(PG_FUNCTION_ARGS)
 	caller_token_from_args(fcinfo, &caller);
 	caller_locate(fcinfo, &caller, "le_release()", true);
 
-	PG_RETURN_BOOL(lease_release(&caller));
+	PG_RETURN_BOOL(le_lease_release(&caller));
 }
 
 /* ---------------------------------------------------------------------
@@ -199,7 +199,7 @@ le_is_leader(PG_FUNCTION_ARGS)
 	caller_token_from_args(fcinfo, &caller);
 	caller_locate(fcinfo, &caller, "le_is_leader()", false);
 
-	PG_RETURN_BOOL(lease_is_held(&caller));
+	PG_RETURN_BOOL(le_lease_is_held(&caller));
 }
 
 /* le_leader(lock_id) returns text */
@@ -212,7 +212,7 @@ le_leader(PG_FUNCTION_ARGS)
 	caller_from_args(fcinfo, &caller);
 	caller_locate(fcinfo, &caller, "le_leader()", false);
 
-	if (!lease_read(&caller, &state))
+	if (!le_lease_read(&caller, &state))
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(state.row.leader_id));
 }
@@ -227,7 +227,7 @@ le_token(PG_FUNCTION_ARGS)
 	caller_from_args(fcinfo, &caller);
 	caller_locate(fcinfo, &caller, "le_token()", false);
 
-	if (!lease_read(&caller, &state) ||
+	if (!le_lease_read(&caller, &state) ||
 		strcmp(state.row.leader_id, caller.instance) != 0)
 		PG_RETURN_NULL();
 	PG_RETURN_INT64(state.row.token);
@@ -254,7 +254,7 @@ le_guard(PG_FUNCTION_ARGS)
 	PreventCommandIfParallelMode("le_guard()"); /* a worker's guard is lost */
 	caller_locate(fcinfo, &caller, "le_guard()", false);
 
-	PG_RETURN_INT64(guard_set(&caller));
+	PG_RETURN_INT64(le_guard_set(&caller));
 }
 
 /* ---------------------------------------------------------------------
@@ -282,7 +282,7 @@ le_sweep(PG_FUNCTION_ARGS)
 
 	caller_locate(fcinfo, &caller, "le_sweep()", true);
 
-	rel = lease_table_open(caller.key.relation, AccessShareLock);
+	rel = le_lease_table_open(caller.key.relation, AccessShareLock);
 	owner = rel->rd_rel->relowner;
 	table_close(rel, AccessShareLock);
 	if (!has_privs_of_role(GetUserId(), owner))
@@ -290,11 +290,11 @@ le_sweep(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must have the rights of the owner of table \"le_lease\" to sweep it")));
 
-	lock_ids = sweep_list(caller.key.relation, expired_for_ms,
-						  sweep_batch(), &count, &empty);
-	deleted = sweep_delete(caller.key.relation, expired_for_ms,
-						   lock_ids, count);
-	store_drop_over(clock_now(epoch_current()));
+	lock_ids = le_sweep_list(caller.key.relation, expired_for_ms,
+							 le_sweep_batch(), &count, &empty);
+	deleted = le_sweep_delete(caller.key.relation, expired_for_ms,
+							  lock_ids, count);
+	le_store_drop_over(le_clock_now(le_epoch_current()));
 
 	PG_RETURN_INT64(deleted);
 }

@@ -69,14 +69,14 @@ static void
 guard_look(const LeGuard *guard, LeState *state)
 {
 	const LeCaller *caller = &guard->caller;
-	const LeEpoch *epoch = epoch_current();
-	Relation	rel = table_open_lease(caller->key.relation, NoLock);
+	const LeEpoch *epoch = le_epoch_current();
+	Relation	rel = le_table_open_lease(caller->key.relation, NoLock);
 
 	if (rel == NULL)
 		guard_lost(caller, true, NULL);
-	lease_look_hard(rel, &caller->key, epoch, state);
-	if (!rule_leads(caller, state, epoch))
-		guard_lost(caller, true, rule_live(state, epoch) ? &state->row : NULL);
+	le_lease_look_hard(rel, &caller->key, epoch, state);
+	if (!le_rule_leads(caller, state, epoch))
+		guard_lost(caller, true, le_rule_live(state, epoch) ? &state->row : NULL);
 	table_close(rel, NoLock);
 }
 
@@ -90,13 +90,13 @@ guard_lock(List *list)
 	{
 		LeGuard    *guard = lfirst(cell);
 
-		if (lock_take(LE_LOCK_LEASE, guard->caller.key.lock_id, ShareLock, false))
+		if (le_lock_take(LE_LOCK_LEASE, guard->caller.key.lock_id, ShareLock, false))
 			continue;
 		for (int i = 0; i < foreach_current_index(cell); i++)
 		{
 			LeGuard    *locked = list_nth(list, i);
 
-			lock_drop(LE_LOCK_LEASE, locked->caller.key.lock_id, ShareLock);
+			le_lock_drop(LE_LOCK_LEASE, locked->caller.key.lock_id, ShareLock);
 		}
 		return guard;
 	}
@@ -145,14 +145,14 @@ guard_check_all(void)
 		TimestampTz rest = DT_NOEND;
 
 		if (waited != NULL)
-			lock_drop(LE_LOCK_LEASE, waited->caller.key.lock_id, ShareLock);
+			le_lock_drop(LE_LOCK_LEASE, waited->caller.key.lock_id, ShareLock);
 		foreach(cell, unchecked)
 		{
 			guard_look(lfirst(cell), &state);
-			rest = Min(rest, rule_end(&state, epoch_current()) - state.now);
+			rest = Min(rest, le_rule_end(&state, le_epoch_current()) - state.now);
 		}
-		waited = lock_take_within(LE_LOCK_LEASE, busy->caller.key.lock_id,
-								  ShareLock, rest / 1000 + 1) ? busy : NULL;
+		waited = le_lock_take_within(LE_LOCK_LEASE, busy->caller.key.lock_id,
+									 ShareLock, rest / 1000 + 1) ? busy : NULL;
 	}
 
 	foreach(cell, unchecked)
@@ -181,7 +181,7 @@ guard_callback(XactEvent event, void *arg)
  * this commit: if another module's callback has set the first guard just now.
  */
 void
-guard_at_end(XactEvent event)
+le_guard_at_end(XactEvent event)
 {
 	switch (event)
 	{
@@ -246,7 +246,7 @@ guard_subxact_callback(SubXactEvent event, SubTransactionId subid,
 
 /* At load */
 void
-guard_init(void)
+le_guard_init(void)
 {
 	RegisterSubXactCallback(guard_subxact_callback, NULL);
 }
@@ -299,14 +299,14 @@ guard_add(const LeCaller *caller)
 
 /* Guard the current transaction; returns the token of the caller's term. */
 int64
-guard_set(LeCaller *caller)
+le_guard_set(LeCaller *caller)
 {
 	LeState		state;
-	bool		live = lease_read(caller, &state);
+	bool		live = le_lease_read(caller, &state);
 
-	if (!live || !rule_names(caller, state.row.leader_id, state.row.token))
+	if (!live || !le_rule_names(caller, state.row.leader_id, state.row.token))
 		guard_lost(caller, false, live ? &state.row : NULL);
-	lease_judge_role(caller, state.row.leader_role);
+	le_lease_judge_role(caller, state.row.leader_role);
 
 	caller->any_token = false;
 	caller->token = state.row.token;
@@ -320,7 +320,7 @@ guard_set(LeCaller *caller)
  * may commit.
  */
 void
-guard_release(const LeKey *key, int64 token)
+le_guard_release(const LeKey *key, int64 token)
 {
 	ListCell   *cell;
 
@@ -335,7 +335,7 @@ guard_release(const LeKey *key, int64 token)
 
 /* Is the current transaction guarded for this lock? */
 bool
-guard_is_set(const LeKey *key)
+le_guard_is_set(const LeKey *key)
 {
 	ListCell   *cell;
 

@@ -50,7 +50,7 @@ store_attach(void)
 	if (likely(table != NULL))
 		return;
 
-	shared = shared_attach();
+	shared = le_shared_attach();
 	params.tranche_id = shared->tranche;
 	context = AllocSetContextCreate(CurrentMemoryContext, "leader_election",
 									ALLOCSET_SMALL_SIZES);
@@ -99,7 +99,7 @@ store_find_or_insert(const LeKey *key)
 	bool		found;
 
 	store_attach();
-	shared = shared_attach();
+	shared = le_shared_attach();
 	if (unlikely(shared->memory_limit != le_memory_limit))
 	{
 		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
@@ -117,7 +117,7 @@ store_find_or_insert(const LeKey *key)
 
 /* Copy an entry; token 0 if there is none. */
 bool
-store_copy(const LeKey *key, LeEntry *copy)
+le_store_copy(const LeKey *key, LeEntry *copy)
 {
 	LeEntry    *entry;
 
@@ -142,8 +142,8 @@ store_copy(const LeKey *key, LeEntry *copy)
  * an answer other than LE_BEAT_DONE.
  */
 LeBeat
-store_beat(const LeCaller *caller, int64 lease_ms, Oid judged_role,
-		   const LeEpoch *epoch, LeEntry *seen)
+le_store_beat(const LeCaller *caller, int64 lease_ms, Oid judged_role,
+			  const LeEpoch *epoch, LeEntry *seen)
 {
 	LeEntry    *entry;
 	TimestampTz now;
@@ -155,8 +155,8 @@ store_beat(const LeCaller *caller, int64 lease_ms, Oid judged_role,
 	if (entry == NULL)
 		return LE_BEAT_ASK_ROW;
 
-	now = clock_now(epoch);
-	if (!entry_usable(entry, now))
+	now = le_clock_now(epoch);
+	if (!le_entry_usable(entry, now))
 		beat = LE_BEAT_ASK_ROW;
 	else if (strcmp(entry->leader_id, caller->instance) != 0 ||
 			 !(caller->any_token || caller->token == entry->token))
@@ -168,7 +168,7 @@ store_beat(const LeCaller *caller, int64 lease_ms, Oid judged_role,
 		beat = LE_BEAT_TOO_LONG;
 	else
 	{
-		entry->expires_at = now + rule_length(entry->lease_ms);
+		entry->expires_at = now + le_rule_length(entry->lease_ms);
 		entry->renewed_at = now;
 		entry->renewals++;
 		beat = LE_BEAT_DONE;
@@ -185,14 +185,15 @@ store_beat(const LeCaller *caller, int64 lease_ms, Oid judged_role,
  * read the row under it and has been judged.  False if the lease is over.
  */
 bool
-store_beat_row(const LeCaller *caller, const LeRow *row, const LeEpoch *epoch)
+le_store_beat_row(const LeCaller *caller, const LeRow *row,
+				  const LeEpoch *epoch)
 {
 	LeEntry    *entry;
 	LeState		state;
 	bool		live;
 
-	Assert(lock_held(LE_LOCK_LEASE, caller->key.lock_id, ShareLock) ||
-		   lock_held(LE_LOCK_LEASE, caller->key.lock_id, ExclusiveLock));
+	Assert(le_lock_held(LE_LOCK_LEASE, caller->key.lock_id, ShareLock) ||
+		   le_lock_held(LE_LOCK_LEASE, caller->key.lock_id, ExclusiveLock));
 	Assert(!row->own);
 
 	state.found = true;
@@ -200,9 +201,9 @@ store_beat_row(const LeCaller *caller, const LeRow *row, const LeEpoch *epoch)
 
 	TEST_PAUSE(LE_PAUSE_ENTRY);
 	entry = store_find_or_insert(&caller->key);
-	state.now = clock_now(epoch);
+	state.now = le_clock_now(epoch);
 	state.entry = *entry;
-	live = rule_live(&state, epoch);
+	live = le_rule_live(&state, epoch);
 	if (live)
 	{
 		if (entry->token != row->token)
@@ -215,8 +216,8 @@ store_beat_row(const LeCaller *caller, const LeRow *row, const LeEpoch *epoch)
 			strlcpy(entry->leader_id, row->leader_id,
 					sizeof(entry->leader_id));
 		}
-		entry->expires_at = Max(rule_end(&state, epoch),
-								state.now + rule_length(row->lease_ms));
+		entry->expires_at = Max(le_rule_end(&state, epoch),
+								state.now + le_rule_length(row->lease_ms));
 		entry->renewed_at = state.now;
 		entry->renewals++;
 		entry->recheck = false;
@@ -231,11 +232,11 @@ store_beat_row(const LeCaller *caller, const LeRow *row, const LeEpoch *epoch)
  * has its place until the end of the term's first lease.
  */
 void
-store_reserve(const LeKey *key, TimestampTz until)
+le_store_reserve(const LeKey *key, TimestampTz until)
 {
 	LeEntry    *entry;
 
-	Assert(lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
+	Assert(le_lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
 
 	entry = store_find_or_insert(key);
 	entry->reserved_until = Max(entry->reserved_until, until);
@@ -248,11 +249,11 @@ store_reserve(const LeKey *key, TimestampTz until)
  * comes clears the mark.
  */
 void
-store_mark(const LeKey *key, LeEntry *copy)
+le_store_mark(const LeKey *key, LeEntry *copy)
 {
 	LeEntry    *entry;
 
-	Assert(lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
+	Assert(le_lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
 
 	store_attach();
 	entry = dshash_find(table, key, true);
@@ -271,7 +272,7 @@ store_mark(const LeKey *key, LeEntry *copy)
  * those of a dropped database or extension.
  */
 void
-store_drop_over(TimestampTz now)
+le_store_drop_over(TimestampTz now)
 {
 	dshash_seq_status status;
 	LeEntry    *entry;
@@ -288,7 +289,7 @@ store_drop_over(TimestampTz now)
 
 /* How many entries are there, in all databases? */
 int64
-store_count(void)
+le_store_count(void)
 {
 	dshash_seq_status status;
 	int64		count = 0;

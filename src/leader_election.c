@@ -45,7 +45,7 @@ static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
  * terms that are over; if it is lost it is done again.
  */
 void
-transition_note(bool durable)
+le_transition_note(bool durable)
 {
 	transition_made = true;
 	if (durable)
@@ -57,7 +57,7 @@ transition_note(bool durable)
  * a pipeline cannot be told.
  */
 bool
-in_transaction_block(void)
+le_in_transaction_block(void)
 {
 	return IsTransactionBlock() ||
 		(MyXactFlags & XACT_FLAGS_PIPELINING) != 0;
@@ -68,11 +68,11 @@ in_transaction_block(void)
  * to commit, so the lease is looked at once more then.
  */
 void
-transition_begin_term(const LeCaller *caller, int64 token)
+le_transition_begin_term(const LeCaller *caller, int64 token)
 {
-	transition_note(true);
+	le_transition_note(true);
 
-	if (in_transaction_block())
+	if (le_in_transaction_block())
 	{
 		MemoryContext old_context = MemoryContextSwitchTo(TopTransactionContext);
 		LeCaller   *term = palloc(sizeof(LeCaller));
@@ -102,13 +102,13 @@ transition_callback(XactEvent event, void *arg)
 {
 	ListCell   *cell;
 
-	guard_at_end(event);
+	le_guard_at_end(event);
 
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
 			foreach(cell, terms_begun)
-				lease_check_begun((LeCaller *) lfirst(cell));
+				le_lease_check_begun((LeCaller *) lfirst(cell));
 
 			/*
 			 * A term that a failover loses would be two leaders.  Unlike
@@ -152,8 +152,8 @@ preload_startup(void)
 {
 	if (prev_shmem_startup_hook)
 		prev_shmem_startup_hook();
-	shared_reset();
-	(void) shared_attach();
+	le_shared_reset();
+	(void) le_shared_attach();
 }
 
 void
@@ -197,12 +197,12 @@ _PG_init(void)
 							2000, 0, 3600000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 #ifdef LE_TEST_PAUSE
-	test_pause_init();
+	le_test_pause_init();
 #endif
 	MarkGUCPrefixReserved("leader_election");
 
 	RegisterXactCallback(transition_callback, NULL);
-	guard_init();
+	le_guard_init();
 
 	if (process_shared_preload_libraries_in_progress)
 	{

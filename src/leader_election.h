@@ -210,113 +210,115 @@ extern bool le_sweeper;
 extern int	le_sweep_interval;
 extern int	le_sweep_jitter;
 
-extern bool in_transaction_block(void);
-extern void transition_note(bool durable);
-extern void transition_begin_term(const LeCaller *caller, int64 token);
+extern bool le_in_transaction_block(void);
+extern void le_transition_note(bool durable);
+extern void le_transition_begin_term(const LeCaller *caller, int64 token);
 
 /* epoch.c */
-extern LeShared *shared_attach(void);
-extern void shared_reset(void);
-extern const LeEpoch *epoch_current(void);
-extern TimestampTz clock_now(const LeEpoch *epoch);
+extern LeShared *le_shared_attach(void);
+extern void le_shared_reset(void);
+extern const LeEpoch *le_epoch_current(void);
+extern TimestampTz le_clock_now(const LeEpoch *epoch);
 
 /* rules.c */
-extern int64 rule_length(int64 lease_ms);
-extern TimestampTz rule_end(const LeState *state, const LeEpoch *epoch);
-extern bool rule_live(const LeState *state, const LeEpoch *epoch);
-extern TimestampTz rule_vacant_from(const LeState *state,
-									int64 known_timeline,
-									const LeEpoch *epoch);
-extern LePhase rule_phase(const LeState *state, const LeEpoch *epoch);
-extern bool rule_over(const LeState *state, int64 expired_for_ms,
-					  const LeEpoch *epoch);
-extern bool rule_names(const LeCaller *caller, const char *leader_id,
-					   int64 token);
-extern bool rule_leads(const LeCaller *caller, const LeState *state,
-					   const LeEpoch *epoch);
-extern bool rule_worth_waiting(const LeCaller *caller, const LeState *state,
-							   const LeEpoch *epoch);
+extern int64 le_rule_length(int64 lease_ms);
+extern TimestampTz le_rule_end(const LeState *state, const LeEpoch *epoch);
+extern bool le_rule_live(const LeState *state, const LeEpoch *epoch);
+extern TimestampTz le_rule_vacant_from(const LeState *state,
+									   int64 known_timeline,
+									   const LeEpoch *epoch);
+extern LePhase le_rule_phase(const LeState *state, const LeEpoch *epoch);
+extern bool le_rule_over(const LeState *state, int64 expired_for_ms,
+						 const LeEpoch *epoch);
+extern bool le_rule_names(const LeCaller *caller, const char *leader_id,
+						  int64 token);
+extern bool le_rule_leads(const LeCaller *caller, const LeState *state,
+						  const LeEpoch *epoch);
+extern bool le_rule_worth_waiting(const LeCaller *caller, const LeState *state,
+								  const LeEpoch *epoch);
 
 /* Does the entry speak without the row? */
 static inline bool
-entry_usable(const LeEntry *entry, TimestampTz now)
+le_entry_usable(const LeEntry *entry, TimestampTz now)
 {
 	return entry->token != 0 && !entry->recheck && now < entry->expires_at;
 }
 
 /* locks.c */
-extern void lock_tag(LOCKTAG *tag, LeLockClass class, int64 id);
-extern bool lock_take(LeLockClass class, int64 id, LOCKMODE mode, bool wait);
-extern bool lock_take_within(LeLockClass class, int64 id, LOCKMODE mode,
-							 int64 ms);
-extern void lock_drop(LeLockClass class, int64 id, LOCKMODE mode);
-extern bool lock_held(LeLockClass class, int64 id, LOCKMODE mode);
-extern void lock_table(Oid relid);
+extern void le_lock_tag(LOCKTAG *tag, LeLockClass class, int64 id);
+extern bool le_lock_take(LeLockClass class, int64 id, LOCKMODE mode,
+						 bool wait);
+extern bool le_lock_take_within(LeLockClass class, int64 id, LOCKMODE mode,
+								int64 ms);
+extern void le_lock_drop(LeLockClass class, int64 id, LOCKMODE mode);
+extern bool le_lock_held(LeLockClass class, int64 id, LOCKMODE mode);
+extern void le_lock_table(Oid relid);
 
 /* lease.c */
-extern void lease_look(Relation rel, const LeKey *key, const LeEpoch *epoch,
-					   LeState *state);
-extern void lease_look_hard(Relation rel, const LeKey *key,
-							const LeEpoch *epoch, LeState *state);
-extern void lease_judge_role(const LeCaller *caller, Oid leader_role);
-extern bool lease_acquire(const LeCaller *caller, int64 lease_ms);
-extern bool lease_renew(const LeCaller *caller);
-extern bool lease_release(const LeCaller *caller);
-extern bool lease_read(const LeCaller *caller, LeState *state);
-extern bool lease_inspect(Relation rel, int64 lock_id, const LeEpoch *epoch,
+extern void le_lease_look(Relation rel, const LeKey *key, const LeEpoch *epoch,
 						  LeState *state);
-extern bool lease_is_held(const LeCaller *caller);
-extern Relation lease_table_open(Oid relid, LOCKMODE mode);
-extern void lease_check_begun(const LeCaller *caller);
+extern void le_lease_look_hard(Relation rel, const LeKey *key,
+							   const LeEpoch *epoch, LeState *state);
+extern void le_lease_judge_role(const LeCaller *caller, Oid leader_role);
+extern bool le_lease_acquire(const LeCaller *caller, int64 lease_ms);
+extern bool le_lease_renew(const LeCaller *caller);
+extern bool le_lease_release(const LeCaller *caller);
+extern bool le_lease_read(const LeCaller *caller, LeState *state);
+extern bool le_lease_inspect(Relation rel, int64 lock_id, const LeEpoch *epoch,
+							 LeState *state);
+extern bool le_lease_is_held(const LeCaller *caller);
+extern Relation le_lease_table_open(Oid relid, LOCKMODE mode);
+extern void le_lease_check_begun(const LeCaller *caller);
 
 /* lease_table.c */
-extern Oid	table_of_function(Oid funcid);
-extern Relation table_open_lease(Oid relid, LOCKMODE mode);
-extern bool table_indexes_are_plain(Relation rel);
-extern bool table_read(Relation rel, int64 lock_id, LeRow *row);
-extern void table_scan_begin(Relation rel, LeTableScan *scan);
-extern bool table_scan_next(LeTableScan *scan, LeRow *row);
-extern void table_scan_end(LeTableScan *scan);
-extern int64 *table_list(Relation rel, int *count);
-extern void table_insert(Relation rel, const LeRow *row);
-extern void table_update(Relation rel, const LeRow *row);
-extern void table_delete(Relation rel, const LeRow *row);
-extern int64 table_known_timeline(Relation rel);
-extern int64 table_draw_token(Relation rel, int64 timeline);
+extern Oid	le_table_of_function(Oid funcid);
+extern Relation le_table_open_lease(Oid relid, LOCKMODE mode);
+extern bool le_table_indexes_are_plain(Relation rel);
+extern bool le_table_read(Relation rel, int64 lock_id, LeRow *row);
+extern void le_table_scan_begin(Relation rel, LeTableScan *scan);
+extern bool le_table_scan_next(LeTableScan *scan, LeRow *row);
+extern void le_table_scan_end(LeTableScan *scan);
+extern int64 *le_table_list(Relation rel, int *count);
+extern void le_table_insert(Relation rel, const LeRow *row);
+extern void le_table_update(Relation rel, const LeRow *row);
+extern void le_table_delete(Relation rel, const LeRow *row);
+extern int64 le_table_known_timeline(Relation rel);
+extern int64 le_table_draw_token(Relation rel, int64 timeline);
 
 /* heartbeat.c */
-extern bool store_copy(const LeKey *key, LeEntry *copy);
-extern LeBeat store_beat(const LeCaller *caller, int64 lease_ms,
-						 Oid judged_role, const LeEpoch *epoch,
-						 LeEntry *seen);
-extern bool store_beat_row(const LeCaller *caller, const LeRow *row,
-						   const LeEpoch *epoch);
-extern void store_reserve(const LeKey *key, TimestampTz until);
-extern void store_mark(const LeKey *key, LeEntry *copy);
-extern void store_drop_over(TimestampTz now);
-extern int64 store_count(void);
+extern bool le_store_copy(const LeKey *key, LeEntry *copy);
+extern LeBeat le_store_beat(const LeCaller *caller, int64 lease_ms,
+							Oid judged_role, const LeEpoch *epoch,
+							LeEntry *seen);
+extern bool le_store_beat_row(const LeCaller *caller, const LeRow *row,
+							  const LeEpoch *epoch);
+extern void le_store_reserve(const LeKey *key, TimestampTz until);
+extern void le_store_mark(const LeKey *key, LeEntry *copy);
+extern void le_store_drop_over(TimestampTz now);
+extern int64 le_store_count(void);
 
 /* functions.c */
-extern void arg_check_null(FunctionCallInfo fcinfo, int n, const char *name);
+extern void le_arg_check_null(FunctionCallInfo fcinfo, int n,
+							  const char *name);
 
 /* guard.c */
-extern void guard_init(void);
-extern void guard_at_end(XactEvent event);
-extern int64 guard_set(LeCaller *caller);
-extern void guard_release(const LeKey *key, int64 token);
-extern bool guard_is_set(const LeKey *key);
+extern void le_guard_init(void);
+extern void le_guard_at_end(XactEvent event);
+extern int64 le_guard_set(LeCaller *caller);
+extern void le_guard_release(const LeKey *key, int64 token);
+extern bool le_guard_is_set(const LeKey *key);
 
 /* worker.c */
-extern int	sweep_batch(void);
-extern int64 *sweep_list(Oid relid, int64 expired_for_ms, int limit,
-						 int *count, bool *empty);
-extern int	sweep_delete(Oid relid, int64 expired_for_ms,
-						 const int64 *lock_ids, int count);
-extern void worker_launch(Oid relid);
+extern int	le_sweep_batch(void);
+extern int64 *le_sweep_list(Oid relid, int64 expired_for_ms, int limit,
+							int *count, bool *empty);
+extern int	le_sweep_delete(Oid relid, int64 expired_for_ms,
+							const int64 *lock_ids, int count);
+extern void le_worker_launch(Oid relid);
 extern PGDLLEXPORT void le_sweeper_main(Datum main_arg);
 
 /*
- * Points where a test can hold a session, see test_pause.c.  A normal build
+ * Points where a test can hold a session, see le_test_pause.c.  A normal build
  * has nothing there.
  */
 #ifdef LE_TEST_PAUSE
@@ -330,9 +332,9 @@ typedef enum LePause
 	LE_PAUSE_GUARDED			/* commit: after the look, the lock is held */
 } LePause;
 
-extern void test_pause_init(void);
-extern void test_pause(LePause point);
-#define TEST_PAUSE(point) test_pause(point)
+extern void le_test_pause_init(void);
+extern void le_test_pause(LePause point);
+#define TEST_PAUSE(point) le_test_pause(point)
 #else
 #define TEST_PAUSE(point) ((void) 0)
 #endif

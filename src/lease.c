@@ -30,9 +30,9 @@
  */
 
 Relation
-lease_table_open(Oid relid, LOCKMODE mode)
+le_lease_table_open(Oid relid, LOCKMODE mode)
 {
-	Relation	rel = table_open_lease(relid, mode);
+	Relation	rel = le_table_open_lease(relid, mode);
 
 	if (rel == NULL)
 		ereport(ERROR,
@@ -43,33 +43,33 @@ lease_table_open(Oid relid, LOCKMODE mode)
 
 /* One look: clock, entry, row, in this order. */
 void
-lease_look(Relation rel, const LeKey *key, const LeEpoch *epoch,
-		   LeState *state)
+le_lease_look(Relation rel, const LeKey *key, const LeEpoch *epoch,
+			  LeState *state)
 {
-	state->now = clock_now(epoch);
+	state->now = le_clock_now(epoch);
 	TEST_PAUSE(LE_PAUSE_LOOK);
-	store_copy(key, &state->entry);
-	state->found = table_read(rel, key->lock_id, &state->row);
+	le_store_copy(key, &state->entry);
+	state->found = le_table_read(rel, key->lock_id, &state->row);
 }
 
 /*
- * As lease_look(), but a miss is believed only under the heavyweight lock.
+ * As le_lease_look(), but a miss is believed only under the heavyweight lock.
  * If that is busy somebody is changing the row: one more look must do.
  */
 void
-lease_look_hard(Relation rel, const LeKey *key, const LeEpoch *epoch,
-				LeState *state)
+le_lease_look_hard(Relation rel, const LeKey *key, const LeEpoch *epoch,
+				   LeState *state)
 {
 	bool		locked;
 
-	lease_look(rel, key, epoch, state);
+	le_lease_look(rel, key, epoch, state);
 	if (state->found)
 		return;
 
-	locked = lock_take(LE_LOCK_LEASE, key->lock_id, ShareLock, false);
-	lease_look(rel, key, epoch, state);
+	locked = le_lock_take(LE_LOCK_LEASE, key->lock_id, ShareLock, false);
+	le_lease_look(rel, key, epoch, state);
 	if (locked)
-		lock_drop(LE_LOCK_LEASE, key->lock_id, ShareLock);
+		le_lock_drop(LE_LOCK_LEASE, key->lock_id, ShareLock);
 }
 
 /*
@@ -77,14 +77,14 @@ lease_look_hard(Relation rel, const LeKey *key, const LeEpoch *epoch,
  * from the entry if that is enough (then tid, epoch and times are not set).
  */
 bool
-lease_read(const LeCaller *caller, LeState *state)
+le_lease_read(const LeCaller *caller, LeState *state)
 {
-	const LeEpoch *epoch = epoch_current();
+	const LeEpoch *epoch = le_epoch_current();
 	Relation	rel;
 
-	state->now = clock_now(epoch);
-	store_copy(&caller->key, &state->entry);
-	if (entry_usable(&state->entry, state->now))
+	state->now = le_clock_now(epoch);
+	le_store_copy(&caller->key, &state->entry);
+	if (le_entry_usable(&state->entry, state->now))
 	{
 		state->found = true;
 		state->row.token = state->entry.token;
@@ -94,36 +94,36 @@ lease_read(const LeCaller *caller, LeState *state)
 		return true;
 	}
 
-	rel = lease_table_open(caller->key.relation, AccessShareLock);
-	lease_look_hard(rel, &caller->key, epoch, state);
+	rel = le_lease_table_open(caller->key.relation, AccessShareLock);
+	le_lease_look_hard(rel, &caller->key, epoch, state);
 	table_close(rel, AccessShareLock);
-	return rule_live(state, epoch);
+	return le_rule_live(state, epoch);
 }
 
 /* Read the row of a lock for the view, on a standby too (no epoch there). */
 bool
-lease_inspect(Relation rel, int64 lock_id, const LeEpoch *epoch,
-			  LeState *state)
+le_lease_inspect(Relation rel, int64 lock_id, const LeEpoch *epoch,
+				 LeState *state)
 {
 	LeKey		key = {MyDatabaseId, RelationGetRelid(rel), lock_id};
 
 	if (epoch != NULL)
 	{
-		lease_look_hard(rel, &key, epoch, state);
+		le_lease_look_hard(rel, &key, epoch, state);
 		return state->found;
 	}
-	return table_read(rel, lock_id, &state->row) ||
-		table_read(rel, lock_id, &state->row);
+	return le_table_read(rel, lock_id, &state->row) ||
+		le_table_read(rel, lock_id, &state->row);
 }
 
 /* Does the caller lead, in the term it names? */
 bool
-lease_is_held(const LeCaller *caller)
+le_lease_is_held(const LeCaller *caller)
 {
 	LeState		state;
 
-	return lease_read(caller, &state) &&
-		rule_names(caller, state.row.leader_id, state.row.token);
+	return le_lease_read(caller, &state) &&
+		le_rule_names(caller, state.row.leader_id, state.row.token);
 }
 
 /* ---------------------------------------------------------------------
@@ -133,7 +133,7 @@ lease_is_held(const LeCaller *caller)
 
 /* The name is the caller's, but is the lease its role's? */
 void
-lease_judge_role(const LeCaller *caller, Oid leader_role)
+le_lease_judge_role(const LeCaller *caller, Oid leader_role)
 {
 	if (!has_privs_of_role(caller->role, leader_role))
 		ereport(ERROR,
@@ -171,13 +171,13 @@ lease_beat(const LeCaller *caller, int64 lease_ms, const LeEpoch *epoch)
 	for (;;)
 	{
 		LeEntry		seen;
-		LeBeat		beat = store_beat(caller, lease_ms, judged_role, epoch,
-									  &seen);
+		LeBeat		beat = le_store_beat(caller, lease_ms, judged_role, epoch,
+										 &seen);
 
 		switch (beat)
 		{
 			case LE_BEAT_ASK_ROLE:
-				lease_judge_role(caller, seen.leader_role);
+				le_lease_judge_role(caller, seen.leader_role);
 				judged_role = seen.leader_role;
 				break;
 			case LE_BEAT_TOO_LONG:
@@ -203,18 +203,18 @@ lease_beat_locked(Relation rel, const LeCaller *caller, int64 lease_ms,
 {
 	LeState		state;
 
-	lease_look(rel, &caller->key, epoch, &state);
-	if (!rule_leads(caller, &state, epoch))
+	le_lease_look(rel, &caller->key, epoch, &state);
+	if (!le_rule_leads(caller, &state, epoch))
 		return false;
 
-	lease_judge_role(caller, state.row.leader_role);
+	le_lease_judge_role(caller, state.row.leader_role);
 	lease_judge_length(caller, lease_ms, state.row.lease_ms);
 
 	if (!state.row.own)
-		return store_beat_row(caller, &state.row, epoch);
+		return le_store_beat_row(caller, &state.row, epoch);
 
-	state.row.expires_at = state.now + rule_length(state.row.lease_ms);
-	table_update(rel, &state.row);
+	state.row.expires_at = state.now + le_rule_length(state.row.lease_ms);
+	le_table_update(rel, &state.row);
 	return true;
 }
 
@@ -228,17 +228,17 @@ lease_beat_slowly(Relation rel, const LeCaller *caller, int64 lease_ms,
 {
 	bool		renewed;
 
-	lock_take(LE_LOCK_LEASE, caller->key.lock_id, ShareLock, true);
+	le_lock_take(LE_LOCK_LEASE, caller->key.lock_id, ShareLock, true);
 	renewed = lease_beat_locked(rel, caller, lease_ms, epoch);
-	lock_drop(LE_LOCK_LEASE, caller->key.lock_id, ShareLock);
+	le_lock_drop(LE_LOCK_LEASE, caller->key.lock_id, ShareLock);
 	return renewed;
 }
 
 /* le_renew: heartbeat, or false; never begins a term. */
 bool
-lease_renew(const LeCaller *caller)
+le_lease_renew(const LeCaller *caller)
 {
-	const LeEpoch *epoch = epoch_current();
+	const LeEpoch *epoch = le_epoch_current();
 	Relation	rel;
 	LeState		state;
 	LeBeat		beat;
@@ -248,9 +248,9 @@ lease_renew(const LeCaller *caller)
 	if (beat != LE_BEAT_ASK_ROW)
 		return beat == LE_BEAT_DONE;
 
-	rel = lease_table_open(caller->key.relation, RowExclusiveLock);
-	lease_look_hard(rel, &caller->key, epoch, &state);
-	if (rule_worth_waiting(caller, &state, epoch))
+	rel = le_lease_table_open(caller->key.relation, RowExclusiveLock);
+	le_lease_look_hard(rel, &caller->key, epoch, &state);
+	if (le_rule_worth_waiting(caller, &state, epoch))
 		renewed = lease_beat_slowly(rel, caller, 0, epoch);
 	table_close(rel, RowExclusiveLock);
 	return renewed;
@@ -268,7 +268,7 @@ lease_renew(const LeCaller *caller)
 static void
 prevent_in_transaction_block(const LeCaller *caller)
 {
-	if (!le_allow_in_transaction && in_transaction_block())
+	if (!le_allow_in_transaction && le_in_transaction_block())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("le_try_acquire() cannot begin a term on lock " INT64_FORMAT " inside a transaction block",
@@ -283,30 +283,30 @@ lease_begin_term(Relation rel, const LeCaller *caller, int64 lease_ms,
 {
 	LeRow		row;
 
-	Assert(lock_held(LE_LOCK_LEASE, caller->key.lock_id, ExclusiveLock));
+	Assert(le_lock_held(LE_LOCK_LEASE, caller->key.lock_id, ExclusiveLock));
 
 	prevent_in_transaction_block(caller);
-	store_reserve(&caller->key, state->now + rule_length(lease_ms));
+	le_store_reserve(&caller->key, state->now + le_rule_length(lease_ms));
 
 	row.lock_id = caller->key.lock_id;
-	row.token = table_draw_token(rel, epoch->timeline);
+	row.token = le_table_draw_token(rel, epoch->timeline);
 	row.lease_ms = lease_ms;
 	row.leader_role = caller->role;
 	row.timeline = epoch->timeline;
 	row.epoch = epoch->id;
-	row.expires_at = state->now + rule_length(lease_ms);
+	row.expires_at = state->now + le_rule_length(lease_ms);
 	row.created_at = GetCurrentTimestamp();
 	strlcpy(row.leader_id, caller->instance, sizeof(row.leader_id));
 
-	transition_begin_term(caller, row.token);
+	le_transition_begin_term(caller, row.token);
 	if (state->found)
 	{
 		row.tid = state->row.tid;
-		table_update(rel, &row);
+		le_table_update(rel, &row);
 	}
 	else
-		table_insert(rel, &row);
-	worker_launch(RelationGetRelid(rel));
+		le_table_insert(rel, &row);
+	le_worker_launch(RelationGetRelid(rel));
 }
 
 /*
@@ -319,11 +319,11 @@ lease_lock_to_change(int64 lock_id)
 {
 	for (int i = 0; i < LOCK_TRIES; i++)
 	{
-		if (lock_take(LE_LOCK_LEASE, lock_id, ExclusiveLock, false))
+		if (le_lock_take(LE_LOCK_LEASE, lock_id, ExclusiveLock, false))
 			return true;
-		if (!lock_take(LE_LOCK_LEASE, lock_id, ShareLock, false))
+		if (!le_lock_take(LE_LOCK_LEASE, lock_id, ShareLock, false))
 			return false;
-		lock_drop(LE_LOCK_LEASE, lock_id, ShareLock);
+		le_lock_drop(LE_LOCK_LEASE, lock_id, ShareLock);
 		pg_usleep(LOCK_PAUSE_US);
 	}
 	return false;
@@ -345,55 +345,55 @@ lease_challenge(Relation rel, const LeCaller *caller, int64 lease_ms,
 	if (!lease_lock_to_change(lock_id))
 	{
 		/* a release of our own lease may be on its way in another session */
-		lease_look(rel, &caller->key, epoch, &state);
-		return rule_leads(caller, &state, epoch) &&
+		le_lease_look(rel, &caller->key, epoch, &state);
+		return le_rule_leads(caller, &state, epoch) &&
 			lease_beat_slowly(rel, caller, lease_ms, epoch);
 	}
 
-	lease_look(rel, &caller->key, epoch, &state);
+	le_lease_look(rel, &caller->key, epoch, &state);
 	if (!state.found)
-		known_timeline = table_known_timeline(rel);
+		known_timeline = le_table_known_timeline(rel);
 
-	if (state.now >= rule_vacant_from(&state, known_timeline, epoch))
+	if (state.now >= le_rule_vacant_from(&state, known_timeline, epoch))
 	{
 		lease_begin_term(rel, caller, lease_ms, &state, epoch);
 		return true;
 	}
 
 	leads = lease_beat_locked(rel, caller, lease_ms, epoch);
-	lock_drop(LE_LOCK_LEASE, lock_id, ExclusiveLock);
+	le_lock_drop(LE_LOCK_LEASE, lock_id, ExclusiveLock);
 	return leads;
 }
 
 /* le_try_acquire: lead, or false at once. */
 bool
-lease_acquire(const LeCaller *caller, int64 lease_ms)
+le_lease_acquire(const LeCaller *caller, int64 lease_ms)
 {
-	const LeEpoch *epoch = epoch_current();
+	const LeEpoch *epoch = le_epoch_current();
 	Relation	rel;
 	LeState		state;
 	bool		leads;
 
 	/* a refused attempt reads the clock first and takes only a shared lock */
-	state.now = clock_now(epoch);
-	store_copy(&caller->key, &state.entry);
-	if (entry_usable(&state.entry, state.now))
+	state.now = le_clock_now(epoch);
+	le_store_copy(&caller->key, &state.entry);
+	if (le_entry_usable(&state.entry, state.now))
 	{
-		if (!rule_names(caller, state.entry.leader_id, state.entry.token))
+		if (!le_rule_names(caller, state.entry.leader_id, state.entry.token))
 			return false;
 		if (lease_beat(caller, lease_ms, epoch) == LE_BEAT_DONE)
 			return true;
 		/* over or marked since: go on as if the entry had not been there */
 	}
 
-	rel = lease_table_open(caller->key.relation, RowExclusiveLock);
-	lease_look(rel, &caller->key, epoch, &state);
+	rel = le_lease_table_open(caller->key.relation, RowExclusiveLock);
+	le_lease_look(rel, &caller->key, epoch, &state);
 
-	if (rule_leads(caller, &state, epoch) &&
+	if (le_rule_leads(caller, &state, epoch) &&
 		lease_beat_slowly(rel, caller, lease_ms, epoch))
 		leads = true;
-	else if (rule_live(&state, epoch) &&
-			 !rule_names(caller, state.row.leader_id, state.row.token))
+	else if (le_rule_live(&state, epoch) &&
+			 !le_rule_names(caller, state.row.leader_id, state.row.token))
 		leads = false;
 	else
 		leads = lease_challenge(rel, caller, lease_ms, epoch);
@@ -407,48 +407,48 @@ lease_acquire(const LeCaller *caller, int64 lease_ms)
  * is deleted, or a heartbeat could slip in between and be told true.
  */
 bool
-lease_release(const LeCaller *caller)
+le_lease_release(const LeCaller *caller)
 {
-	const LeEpoch *epoch = epoch_current();
+	const LeEpoch *epoch = le_epoch_current();
 	int64		lock_id = caller->key.lock_id;
 	Relation	rel;
 	LeState		state;
 	bool		ends;
 
-	rel = lease_table_open(caller->key.relation, RowExclusiveLock);
-	lease_look_hard(rel, &caller->key, epoch, &state);
-	if (!rule_worth_waiting(caller, &state, epoch))
+	rel = le_lease_table_open(caller->key.relation, RowExclusiveLock);
+	le_lease_look_hard(rel, &caller->key, epoch, &state);
+	if (!le_rule_worth_waiting(caller, &state, epoch))
 	{
 		table_close(rel, RowExclusiveLock);
 		return false;
 	}
 
 	/* before we wait: heartbeats might have to wait behind us */
-	if (rule_leads(caller, &state, epoch))
-		lease_judge_role(caller, state.row.leader_role);
+	if (le_rule_leads(caller, &state, epoch))
+		le_lease_judge_role(caller, state.row.leader_role);
 
-	lock_take(LE_LOCK_LEASE, lock_id, ExclusiveLock, true);
-	lease_look(rel, &caller->key, epoch, &state);
-	ends = rule_leads(caller, &state, epoch);
+	le_lock_take(LE_LOCK_LEASE, lock_id, ExclusiveLock, true);
+	le_lease_look(rel, &caller->key, epoch, &state);
+	ends = le_rule_leads(caller, &state, epoch);
 	if (ends)
 	{
-		lease_judge_role(caller, state.row.leader_role);
+		le_lease_judge_role(caller, state.row.leader_role);
 
-		state.now = clock_now(epoch);
-		store_mark(&caller->key, &state.entry);
-		ends = rule_live(&state, epoch);
+		state.now = le_clock_now(epoch);
+		le_store_mark(&caller->key, &state.entry);
+		ends = le_rule_live(&state, epoch);
 	}
 
 	if (ends)
 	{
 		TEST_PAUSE(LE_PAUSE_MARKED);
-		transition_note(true);
-		table_delete(rel, &state.row);
-		guard_release(&caller->key, state.row.token);
-		worker_launch(RelationGetRelid(rel));
+		le_transition_note(true);
+		le_table_delete(rel, &state.row);
+		le_guard_release(&caller->key, state.row.token);
+		le_worker_launch(RelationGetRelid(rel));
 	}
 	else
-		lock_drop(LE_LOCK_LEASE, lock_id, ExclusiveLock);
+		le_lock_drop(LE_LOCK_LEASE, lock_id, ExclusiveLock);
 	table_close(rel, RowExclusiveLock);
 	return ends;
 }
@@ -458,17 +458,17 @@ lease_release(const LeCaller *caller)
  * One that a savepoint has undone does not count.
  */
 void
-lease_check_begun(const LeCaller *caller)
+le_lease_check_begun(const LeCaller *caller)
 {
-	const LeEpoch *epoch = epoch_current();
-	Relation	rel = table_open_lease(caller->key.relation, AccessShareLock);
+	const LeEpoch *epoch = le_epoch_current();
+	Relation	rel = le_table_open_lease(caller->key.relation, AccessShareLock);
 	LeState		state;
 
 	if (rel == NULL)
 		return;
-	lease_look(rel, &caller->key, epoch, &state);
+	le_lease_look(rel, &caller->key, epoch, &state);
 	if (state.found && state.row.own && state.row.token == caller->token &&
-		!rule_live(&state, epoch))
+		!le_rule_live(&state, epoch))
 		ereport(ERROR,
 				(errcode(ERRCODE_LE_LEADERSHIP_LOST),
 				 errmsg("the lease that this transaction began on lock " INT64_FORMAT " has run out before its commit",

@@ -52,7 +52,7 @@ enum
  * search_path nor a fixed schema matters.
  */
 Oid
-table_of_function(Oid funcid)
+le_table_of_function(Oid funcid)
 {
 	Oid			schema = get_func_namespace(funcid);
 	Oid			relid = InvalidOid;
@@ -69,7 +69,7 @@ table_of_function(Oid funcid)
 
 /* Open le_lease; NULL if it is gone. */
 Relation
-table_open_lease(Oid relid, LOCKMODE mode)
+le_table_open_lease(Oid relid, LOCKMODE mode)
 {
 	Relation	rel = try_table_open(relid, mode);
 
@@ -108,7 +108,7 @@ index_is_plain(Oid indexid)
  * one like it for a while, and for longer if it was cancelled.
  */
 bool
-table_indexes_are_plain(Relation rel)
+le_table_indexes_are_plain(Relation rel)
 {
 	List	   *indexes = RelationGetIndexList(rel);
 	ListCell   *cell;
@@ -128,7 +128,7 @@ table_indexes_are_plain(Relation rel)
 static void
 table_check_indexes(Relation rel)
 {
-	if (!table_indexes_are_plain(rel))
+	if (!le_table_indexes_are_plain(rel))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s\" must have its primary key as its only index",
@@ -167,7 +167,7 @@ row_from_tuple(Relation rel, HeapTuple tuple, LeRow *row)
 
 /* Read the row of a lock.  False if there is none to be seen. */
 bool
-table_read(Relation rel, int64 lock_id, LeRow *row)
+le_table_read(Relation rel, int64 lock_id, LeRow *row)
 {
 	ScanKeyData key;
 	SysScanDesc scan;
@@ -190,7 +190,7 @@ table_read(Relation rel, int64 lock_id, LeRow *row)
  * rows are candidates; each must be read again under its lock.
  */
 void
-table_scan_begin(Relation rel, LeTableScan *scan)
+le_table_scan_begin(Relation rel, LeTableScan *scan)
 {
 	InitDirtySnapshot(scan->snapshot);
 	scan->rel = rel;
@@ -199,7 +199,7 @@ table_scan_begin(Relation rel, LeTableScan *scan)
 }
 
 bool
-table_scan_next(LeTableScan *scan, LeRow *row)
+le_table_scan_next(LeTableScan *scan, LeRow *row)
 {
 	HeapTuple	tuple = systable_getnext(scan->desc);
 
@@ -210,7 +210,7 @@ table_scan_next(LeTableScan *scan, LeRow *row)
 }
 
 void
-table_scan_end(LeTableScan *scan)
+le_table_scan_end(LeTableScan *scan)
 {
 	systable_endscan(scan->desc);
 }
@@ -230,7 +230,7 @@ lock_id_compare(const void *a, const void *b)
  * by an update; the caller reads each lock by itself.
  */
 int64 *
-table_list(Relation rel, int *count)
+le_table_list(Relation rel, int *count)
 {
 	SysScanDesc scan;
 	HeapTuple	tuple;
@@ -293,13 +293,13 @@ static void
 table_wrote(Relation rel)
 {
 	CommandCounterIncrement();
-	lock_table(RelationGetRelid(rel));
+	le_lock_table(RelationGetRelid(rel));
 }
 
 void
-table_insert(Relation rel, const LeRow *row)
+le_table_insert(Relation rel, const LeRow *row)
 {
-	Assert(lock_held(LE_LOCK_LEASE, row->lock_id, ExclusiveLock));
+	Assert(le_lock_held(LE_LOCK_LEASE, row->lock_id, ExclusiveLock));
 
 	table_check_indexes(rel);
 	CatalogTupleInsert(rel, tuple_from_row(rel, row));
@@ -307,11 +307,11 @@ table_insert(Relation rel, const LeRow *row)
 }
 
 void
-table_update(Relation rel, const LeRow *row)
+le_table_update(Relation rel, const LeRow *row)
 {
 	ItemPointerData tid = row->tid;
 
-	Assert(lock_held(LE_LOCK_LEASE, row->lock_id, ExclusiveLock));
+	Assert(le_lock_held(LE_LOCK_LEASE, row->lock_id, ExclusiveLock));
 
 	table_check_indexes(rel);
 	CatalogTupleUpdate(rel, &tid, tuple_from_row(rel, row));
@@ -319,11 +319,11 @@ table_update(Relation rel, const LeRow *row)
 }
 
 void
-table_delete(Relation rel, const LeRow *row)
+le_table_delete(Relation rel, const LeRow *row)
 {
 	ItemPointerData tid = row->tid;
 
-	Assert(lock_held(LE_LOCK_LEASE, row->lock_id, ExclusiveLock));
+	Assert(le_lock_held(LE_LOCK_LEASE, row->lock_id, ExclusiveLock));
 
 	CatalogTupleDelete(rel, &tid);
 	table_wrote(rel);
@@ -368,7 +368,7 @@ sequence_set(Relation rel, const char *name, int64 value)
  * rights of the table's owner, as are all uses of the sequences.
  */
 int64
-table_known_timeline(Relation rel)
+le_table_known_timeline(Relation rel)
 {
 	Oid			save_userid;
 	int			save_sec_context;
@@ -390,7 +390,7 @@ table_known_timeline(Relation rel)
  * shows that a promotion's grace has been waited for.
  */
 int64
-table_draw_token(Relation rel, int64 timeline)
+le_table_draw_token(Relation rel, int64 timeline)
 {
 	Oid			relid = RelationGetRelid(rel);
 	Oid			save_userid;
@@ -400,14 +400,14 @@ table_draw_token(Relation rel, int64 timeline)
 	GetUserIdAndSecContext(&save_userid, &save_sec_context);
 	SetUserIdAndSecContext(rel->rd_rel->relowner,
 						   save_sec_context | SECURITY_LOCAL_USERID_CHANGE);
-	lock_take(LE_LOCK_DRAW, relid, ExclusiveLock, true);
+	le_lock_take(LE_LOCK_DRAW, relid, ExclusiveLock, true);
 
 	token = Max(sequence_get(rel, "le_token_seq") + 1, GetCurrentTimestamp());
 	sequence_set(rel, "le_token_seq", token);
 	if (sequence_get(rel, "le_timeline_seq") != timeline)
 		sequence_set(rel, "le_timeline_seq", timeline);
 
-	lock_drop(LE_LOCK_DRAW, relid, ExclusiveLock);
+	le_lock_drop(LE_LOCK_DRAW, relid, ExclusiveLock);
 	SetUserIdAndSecContext(save_userid, save_sec_context);
 
 	return token;

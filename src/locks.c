@@ -25,7 +25,7 @@
 #include "leader_election.h"
 
 void
-lock_tag(LOCKTAG *tag, LeLockClass class, int64 id)
+le_lock_tag(LOCKTAG *tag, LeLockClass class, int64 id)
 {
 	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) ((uint64) id >> 32),
 						 (uint32) id, class);
@@ -33,7 +33,7 @@ lock_tag(LOCKTAG *tag, LeLockClass class, int64 id)
 
 /* Take a heavyweight lock; false if it is not free and we must not wait. */
 bool
-lock_take(LeLockClass class, int64 id, LOCKMODE mode, bool wait)
+le_lock_take(LeLockClass class, int64 id, LOCKMODE mode, bool wait)
 {
 	ResourceOwner save_owner = CurrentResourceOwner;
 	LOCKTAG		tag;
@@ -42,7 +42,7 @@ lock_take(LeLockClass class, int64 id, LOCKMODE mode, bool wait)
 	if (class == LE_LOCK_LEASE)
 		TEST_PAUSE(LE_PAUSE_LOCK);
 
-	lock_tag(&tag, class, id);
+	le_lock_tag(&tag, class, id);
 	CurrentResourceOwner = CurTransactionResourceOwner;
 	result = LockAcquire(&tag, mode, false, !wait);
 	CurrentResourceOwner = save_owner;
@@ -58,7 +58,7 @@ lock_take(LeLockClass class, int64 id, LOCKMODE mode, bool wait)
  * subtransaction, because a wait is all there is to undo.
  */
 bool
-lock_take_within(LeLockClass class, int64 id, LOCKMODE mode, int64 ms)
+le_lock_take_within(LeLockClass class, int64 id, LOCKMODE mode, int64 ms)
 {
 	MemoryContext save_context = CurrentMemoryContext;
 	ResourceOwner save_owner = CurrentResourceOwner;
@@ -68,12 +68,12 @@ lock_take_within(LeLockClass class, int64 id, LOCKMODE mode, int64 ms)
 	Assert(ms > 0 && ms <= INT_MAX);
 
 	if (LockTimeout > 0 && LockTimeout <= ms)
-		return lock_take(class, id, mode, true);
+		return le_lock_take(class, id, mode, true);
 
 	PG_TRY();
 	{
 		LockTimeout = (int) ms;
-		taken = lock_take(class, id, mode, true);
+		taken = le_lock_take(class, id, mode, true);
 		LockTimeout = save_timeout;
 
 		/* our timer may have fired too late: it must not cancel what follows */
@@ -85,7 +85,8 @@ lock_take_within(LeLockClass class, int64 id, LOCKMODE mode, int64 ms)
 		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
 			PG_RE_THROW();
 		LockErrorCleanup();
-		taken = lock_held(class, id, mode);	/* granted in that very moment? */
+		taken = le_lock_held(class, id, mode);	/* granted in that very
+												 * moment? */
 		FlushErrorState();
 		MemoryContextSwitchTo(save_context);
 		CurrentResourceOwner = save_owner;
@@ -95,12 +96,12 @@ lock_take_within(LeLockClass class, int64 id, LOCKMODE mode, int64 ms)
 }
 
 void
-lock_drop(LeLockClass class, int64 id, LOCKMODE mode)
+le_lock_drop(LeLockClass class, int64 id, LOCKMODE mode)
 {
 	ResourceOwner save_owner = CurrentResourceOwner;
 	LOCKTAG		tag;
 
-	lock_tag(&tag, class, id);
+	le_lock_tag(&tag, class, id);
 	CurrentResourceOwner = CurTransactionResourceOwner;
 	LockRelease(&tag, mode, false);
 	CurrentResourceOwner = save_owner;
@@ -108,7 +109,7 @@ lock_drop(LeLockClass class, int64 id, LOCKMODE mode)
 
 /* Lock a table that has been written, to the end of the transaction. */
 void
-lock_table(Oid relid)
+le_lock_table(Oid relid)
 {
 	ResourceOwner save_owner = CurrentResourceOwner;
 
@@ -118,10 +119,10 @@ lock_table(Oid relid)
 }
 
 bool
-lock_held(LeLockClass class, int64 id, LOCKMODE mode)
+le_lock_held(LeLockClass class, int64 id, LOCKMODE mode)
 {
 	LOCKTAG		tag;
 
-	lock_tag(&tag, class, id);
+	le_lock_tag(&tag, class, id);
 	return compat_lock_held(&tag, mode);
 }

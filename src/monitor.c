@@ -20,10 +20,11 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "leader_election.h"
 
-PG_FUNCTION_INFO_V1(le_leases);
-PG_FUNCTION_INFO_V1(le_info);
+LE_FUNCTION(le_leases);
+LE_FUNCTION(le_info);
 
 static const char *
 phase_name(LePhase phase)
@@ -56,7 +57,7 @@ le_leases(PG_FUNCTION_ARGS)
 		COL_STATE, COL_LEADER_ROLE, N_COLS
 	};
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	const LeEpoch *epoch = epoch_current();
+	const LeEpoch *epoch = le_epoch_current();
 	MemoryContext row_context;
 	MemoryContext old_context;
 	Relation	rel;
@@ -65,9 +66,9 @@ le_leases(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 
-	rel = lease_table_open(table_of_function(fcinfo->flinfo->fn_oid),
-						   AccessShareLock);
-	ids = table_list(rel, &count);
+	rel = le_lease_table_open(le_table_of_function(fcinfo->flinfo->fn_oid),
+							  AccessShareLock);
+	ids = le_table_list(rel, &count);
 	row_context = AllocSetContextCreate(CurrentMemoryContext, "le_leases row",
 										ALLOCSET_SMALL_SIZES);
 	old_context = MemoryContextSwitchTo(row_context);
@@ -79,7 +80,7 @@ le_leases(PG_FUNCTION_ARGS)
 
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextReset(row_context);
-		if (!lease_inspect(rel, ids[i], epoch, &state))
+		if (!le_lease_inspect(rel, ids[i], epoch, &state))
 			continue;
 
 		values[COL_ID] = Int64GetDatum(state.row.lock_id);
@@ -96,15 +97,15 @@ le_leases(PG_FUNCTION_ARGS)
 		values[COL_STATE] = CStringGetTextDatum("standby");
 		if (epoch != NULL)
 		{
-			TimestampTz end = rule_vacant_from(&state, state.row.timeline,
-											   epoch);
-			int64		to_wall = GetCurrentTimestamp() - clock_now(epoch);
+			TimestampTz end = le_rule_vacant_from(&state, state.row.timeline,
+												  epoch);
+			int64		to_wall = GetCurrentTimestamp() - le_clock_now(epoch);
 
 			values[COL_EXPIRES_AT] = TimestampTzGetDatum(end + to_wall);
 			values[COL_REMAINING_MS] =
 				Int64GetDatum(Max(end - state.now, 0) / 1000);
 			values[COL_STATE] =
-				CStringGetTextDatum(phase_name(rule_phase(&state, epoch)));
+				CStringGetTextDatum(phase_name(le_rule_phase(&state, epoch)));
 
 			nulls[COL_RENEWALS] = false;
 			values[COL_RENEWALS] = Int64GetDatum(0);
@@ -131,7 +132,7 @@ sweeper_pid(Oid relid)
 	LockData   *locks = GetLockStatusData();
 	LOCKTAG		tag;
 
-	lock_tag(&tag, LE_LOCK_SWEEPER, relid);
+	le_lock_tag(&tag, LE_LOCK_SWEEPER, relid);
 	for (int i = 0; i < locks->nelements; i++)
 	{
 		LockInstanceData *lock = &locks->locks[i];
@@ -148,7 +149,7 @@ static int64
 longest_live_lease(Relation rel, const LeEpoch *epoch)
 {
 	int			count;
-	int64	   *ids = table_list(rel, &count);
+	int64	   *ids = le_table_list(rel, &count);
 	int64		longest = 0;
 
 	for (int i = 0; i < count; i++)
@@ -156,8 +157,8 @@ longest_live_lease(Relation rel, const LeEpoch *epoch)
 		LeState		state;
 
 		CHECK_FOR_INTERRUPTS();
-		if (lease_inspect(rel, ids[i], epoch, &state) &&
-			rule_live(&state, epoch))
+		if (le_lease_inspect(rel, ids[i], epoch, &state) &&
+			le_rule_live(&state, epoch))
 			longest = Max(longest, state.row.lease_ms);
 	}
 	return longest;
@@ -181,9 +182,9 @@ le_info(PG_FUNCTION_ARGS)
 		COL_VERSION, COL_EPOCH, COL_EPOCH_START, COL_TIMELINE,
 		COL_SWEEPER_PID, COL_ENTRIES, COL_WARNINGS, N_COLS
 	};
-	const LeEpoch *epoch = epoch_current();
-	Oid			relid = table_of_function(fcinfo->flinfo->fn_oid);
-	Relation	rel = lease_table_open(relid, AccessShareLock);
+	const LeEpoch *epoch = le_epoch_current();
+	Oid			relid = le_table_of_function(fcinfo->flinfo->fn_oid);
+	Relation	rel = le_lease_table_open(relid, AccessShareLock);
 	int			pid = sweeper_pid(relid);
 	ArrayBuildState *warnings = initArrayResult(TEXTOID, CurrentMemoryContext,
 												false);
@@ -201,7 +202,7 @@ le_info(PG_FUNCTION_ARGS)
 		if (le_promotion_grace < longest)
 			warn(&warnings, psprintf("leader_election.promotion_grace (%d ms) is shorter than a live lease (" INT64_FORMAT " ms)",
 									 le_promotion_grace, longest));
-		if (le_sweeper && pid == 0 && shared_attach()->no_worker_slot)
+		if (le_sweeper && pid == 0 && le_shared_attach()->no_worker_slot)
 			warn(&warnings, "no background worker slot was free for the sweeper, see max_worker_processes");
 	}
 	if (!le_sweeper)
@@ -212,7 +213,7 @@ le_info(PG_FUNCTION_ARGS)
 		GetAllTablesPublications() != NIL ||
 		GetSchemaPublications(RelationGetNamespace(rel)) != NIL)
 		warn(&warnings, "le_lease is in a publication");
-	if (!table_indexes_are_plain(rel))
+	if (!le_table_indexes_are_plain(rel))
 		warn(&warnings, "le_lease has other indexes than its primary key");
 	table_close(rel, AccessShareLock);
 
@@ -224,12 +225,12 @@ le_info(PG_FUNCTION_ARGS)
 		values[COL_EPOCH] = Int64GetDatum(epoch->id);
 		values[COL_EPOCH_START] =
 			TimestampTzGetDatum(epoch->start + GetCurrentTimestamp() -
-								clock_now(epoch));
+								le_clock_now(epoch));
 		values[COL_TIMELINE] = Int64GetDatum(epoch->timeline);
 	}
 	nulls[COL_SWEEPER_PID] = (pid == 0);
 	values[COL_SWEEPER_PID] = Int32GetDatum(pid);
-	values[COL_ENTRIES] = Int64GetDatum(store_count());
+	values[COL_ENTRIES] = Int64GetDatum(le_store_count());
 	values[COL_WARNINGS] = makeArrayResult(warnings, CurrentMemoryContext);
 
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc),

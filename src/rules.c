@@ -20,7 +20,7 @@
  * holder counts, because their clocks may run at different rates.
  */
 int64
-rule_length(int64 lease_ms)
+le_rule_length(int64 lease_ms)
 {
 	int64		length = lease_ms * 1000;
 
@@ -29,7 +29,7 @@ rule_length(int64 lease_ms)
 
 /* When does the lease of this row end? */
 TimestampTz
-rule_end(const LeState *state, const LeEpoch *epoch)
+le_rule_end(const LeState *state, const LeEpoch *epoch)
 {
 	const LeRow *row = &state->row;
 
@@ -39,7 +39,7 @@ rule_end(const LeState *state, const LeEpoch *epoch)
 		return row->expires_at;
 
 	/* what was renewed before the epoch is lost: count from its start */
-	return epoch->start + rule_length(row->lease_ms);
+	return epoch->start + le_rule_length(row->lease_ms);
 }
 
 /*
@@ -47,11 +47,11 @@ rule_end(const LeState *state, const LeEpoch *epoch)
  * timeline: a promoted server may lack the last grants of the old one.
  */
 bool
-rule_live(const LeState *state, const LeEpoch *epoch)
+le_rule_live(const LeState *state, const LeEpoch *epoch)
 {
 	return state->found &&
 		state->row.timeline == epoch->timeline &&
-		state->now < rule_end(state, epoch);
+		state->now < le_rule_end(state, epoch);
 }
 
 /*
@@ -60,34 +60,34 @@ rule_live(const LeState *state, const LeEpoch *epoch)
  * count on a lease; nor before one lease of the row that is known.
  */
 TimestampTz
-rule_vacant_from(const LeState *state, int64 known_timeline,
-				 const LeEpoch *epoch)
+le_rule_vacant_from(const LeState *state, int64 known_timeline,
+					const LeEpoch *epoch)
 {
-	TimestampTz grace = epoch->start + rule_length(le_promotion_grace);
+	TimestampTz grace = epoch->start + le_rule_length(le_promotion_grace);
 
 	if (!state->found)
 		return known_timeline == epoch->timeline ? DT_NOBEGIN : grace;
 	if (state->row.timeline == epoch->timeline)
-		return rule_end(state, epoch);
-	return Max(grace, epoch->start + rule_length(state->row.lease_ms));
+		return le_rule_end(state, epoch);
+	return Max(grace, epoch->start + le_rule_length(state->row.lease_ms));
 }
 
 /* What the view says of a row that was found */
 LePhase
-rule_phase(const LeState *state, const LeEpoch *epoch)
+le_rule_phase(const LeState *state, const LeEpoch *epoch)
 {
-	if (rule_live(state, epoch) &&
+	if (le_rule_live(state, epoch) &&
 		(state->entry.token == state->row.token ||
 		 state->row.epoch == epoch->id))
 		return LE_PHASE_LIVE;
-	if (state->now < rule_vacant_from(state, state->row.timeline, epoch))
+	if (state->now < le_rule_vacant_from(state, state->row.timeline, epoch))
 		return LE_PHASE_GRACE;
 	return LE_PHASE_EXPIRED;
 }
 
 /* Is this term the caller's, by name and, if it gave one, by token? */
 bool
-rule_names(const LeCaller *caller, const char *leader_id, int64 token)
+le_rule_names(const LeCaller *caller, const char *leader_id, int64 token)
 {
 	return strcmp(leader_id, caller->instance) == 0 &&
 		(caller->any_token || caller->token == token);
@@ -95,10 +95,11 @@ rule_names(const LeCaller *caller, const char *leader_id, int64 token)
 
 /* Is the caller the live holder, in the term it names? */
 bool
-rule_leads(const LeCaller *caller, const LeState *state, const LeEpoch *epoch)
+le_rule_leads(const LeCaller *caller, const LeState *state,
+			  const LeEpoch *epoch)
 {
-	return rule_live(state, epoch) &&
-		rule_names(caller, state->row.leader_id, state->row.token);
+	return le_rule_live(state, epoch) &&
+		le_rule_names(caller, state->row.leader_id, state->row.token);
 }
 
 /*
@@ -108,24 +109,24 @@ rule_leads(const LeCaller *caller, const LeState *state, const LeEpoch *epoch)
  * is not for le_try_acquire(): a challenger never waits.)
  */
 bool
-rule_worth_waiting(const LeCaller *caller, const LeState *state,
-				   const LeEpoch *epoch)
+le_rule_worth_waiting(const LeCaller *caller, const LeState *state,
+					  const LeEpoch *epoch)
 {
 	const LeEntry *entry = &state->entry;
 
-	if (rule_leads(caller, state, epoch))
+	if (le_rule_leads(caller, state, epoch))
 		return true;
 	return entry->recheck && entry->token != 0 &&
 		state->now < entry->expires_at &&
-		rule_names(caller, entry->leader_id, entry->token);
+		le_rule_names(caller, entry->leader_id, entry->token);
 }
 
 /* Has the lock of this row been free for that long? */
 bool
-rule_over(const LeState *state, int64 expired_for_ms,
-		  const LeEpoch *epoch)
+le_rule_over(const LeState *state, int64 expired_for_ms,
+			 const LeEpoch *epoch)
 {
 	return state->found &&
 		state->now - expired_for_ms * 1000 >=
-		rule_vacant_from(state, state->row.timeline, epoch);
+		le_rule_vacant_from(state, state->row.timeline, epoch);
 }

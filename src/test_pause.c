@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * test_pause.c
+ * le_test_pause.c
  *	  Holds a session at a chosen point, for tests of races.
  *
  * Only in a build made with "make TEST_PAUSE=1".  A session that has set
@@ -19,7 +19,7 @@
 static bool pauses = false;
 
 void
-test_pause_init(void)
+le_test_pause_init(void)
 {
 	DefineCustomBoolVariable("leader_election.test_pause",
 							 "Waits at points that are locked by an advisory lock.",
@@ -29,7 +29,7 @@ test_pause_init(void)
 }
 
 void
-test_pause(LePause point)
+le_test_pause(LePause point)
 {
 	LOCKTAG		tag;
 

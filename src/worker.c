@@ -52,7 +52,7 @@ typedef enum Sweep
  * until its end, of which a small server has few.
  */
 int
-sweep_batch(void)
+le_sweep_batch(void)
 {
 	return Max(1, Min(LE_SWEEP_BATCH, max_locks_per_xact * MaxBackends / 4));
 }
@@ -62,11 +62,11 @@ sweep_batch(void)
  * limit of them (0: all).  *empty tells whether the table has no row at all.
  */
 int64 *
-sweep_list(Oid relid, int64 expired_for_ms, int limit,
-		   int *count, bool *empty)
+le_sweep_list(Oid relid, int64 expired_for_ms, int limit,
+			  int *count, bool *empty)
 {
-	const LeEpoch *epoch = epoch_current();
-	Relation	rel = lease_table_open(relid, AccessShareLock);
+	const LeEpoch *epoch = le_epoch_current();
+	Relation	rel = le_lease_table_open(relid, AccessShareLock);
 	LeKey		key = {.database = MyDatabaseId,.relation = relid};
 	LeTableScan scan;
 	LeState		state;
@@ -76,15 +76,15 @@ sweep_list(Oid relid, int64 expired_for_ms, int limit,
 
 	*empty = true;
 	state.found = true;
-	table_scan_begin(rel, &scan);
-	while ((limit == 0 || used < limit) && table_scan_next(&scan, &state.row))
+	le_table_scan_begin(rel, &scan);
+	while ((limit == 0 || used < limit) && le_table_scan_next(&scan, &state.row))
 	{
 		CHECK_FOR_INTERRUPTS();
 		*empty = false;
 		key.lock_id = state.row.lock_id;
-		state.now = clock_now(epoch);
-		store_copy(&key, &state.entry);
-		if (!rule_over(&state, expired_for_ms, epoch))
+		state.now = le_clock_now(epoch);
+		le_store_copy(&key, &state.entry);
+		if (!le_rule_over(&state, expired_for_ms, epoch))
 			continue;
 		if (used == size)
 		{
@@ -93,7 +93,7 @@ sweep_list(Oid relid, int64 expired_for_ms, int limit,
 		}
 		ids[used++] = state.row.lock_id;
 	}
-	table_scan_end(&scan);
+	le_table_scan_end(&scan);
 	table_close(rel, AccessShareLock);
 
 	*count = used;
@@ -105,11 +105,11 @@ sweep_list(Oid relid, int64 expired_for_ms, int limit,
  * busy.  Returns how many.
  */
 int
-sweep_delete(Oid relid, int64 expired_for_ms, const int64 *lock_ids,
-			 int count)
+le_sweep_delete(Oid relid, int64 expired_for_ms, const int64 *lock_ids,
+				int count)
 {
-	const LeEpoch *epoch = epoch_current();
-	Relation	rel = lease_table_open(relid, RowExclusiveLock);
+	const LeEpoch *epoch = le_epoch_current();
+	Relation	rel = le_lease_table_open(relid, RowExclusiveLock);
 	LeKey		key = {.database = MyDatabaseId,.relation = relid};
 	int			deleted = 0;
 
@@ -119,17 +119,17 @@ sweep_delete(Oid relid, int64 expired_for_ms, const int64 *lock_ids,
 
 		CHECK_FOR_INTERRUPTS();
 		key.lock_id = lock_ids[i];
-		if (!lock_take(LE_LOCK_LEASE, key.lock_id, ExclusiveLock, false))
+		if (!le_lock_take(LE_LOCK_LEASE, key.lock_id, ExclusiveLock, false))
 			continue;
-		lease_look(rel, &key, epoch, &state);
-		if (rule_over(&state, expired_for_ms, epoch))
+		le_lease_look(rel, &key, epoch, &state);
+		if (le_rule_over(&state, expired_for_ms, epoch))
 		{
-			transition_note(false);
-			table_delete(rel, &state.row);
+			le_transition_note(false);
+			le_table_delete(rel, &state.row);
 			deleted++;
 		}
 		else
-			lock_drop(LE_LOCK_LEASE, key.lock_id, ExclusiveLock);
+			le_lock_drop(LE_LOCK_LEASE, key.lock_id, ExclusiveLock);
 	}
 	table_close(rel, RowExclusiveLock);
 	return deleted;
@@ -141,7 +141,7 @@ sweep_delete(Oid relid, int64 expired_for_ms, const int64 *lock_ids,
  * lock go, and so either we find the lock free or it finds our row.
  */
 void
-worker_launch(Oid relid)
+le_worker_launch(Oid relid)
 {
 	BackgroundWorker worker = {0};
 	LeShared   *shared;
@@ -152,12 +152,12 @@ worker_launch(Oid relid)
 		return;
 
 	/* does it run? */
-	if (!lock_take(LE_LOCK_SWEEPER, relid, ShareLock, false))
+	if (!le_lock_take(LE_LOCK_SWEEPER, relid, ShareLock, false))
 		return;
-	lock_drop(LE_LOCK_SWEEPER, relid, ShareLock);
+	le_lock_drop(LE_LOCK_SWEEPER, relid, ShareLock);
 
 	/* a burst of transitions must not start a burst of workers */
-	if (!lock_take(LE_LOCK_LAUNCH, relid, ExclusiveLock, false))
+	if (!le_lock_take(LE_LOCK_LAUNCH, relid, ExclusiveLock, false))
 		return;
 
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
@@ -174,7 +174,7 @@ worker_launch(Oid relid)
 	registered = RegisterDynamicBackgroundWorker(&worker, NULL);
 
 	/* without, leases that are over are left lying, which harms nobody */
-	shared = shared_attach();
+	shared = le_shared_attach();
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	first = !shared->no_worker_slot_logged;
 	shared->no_worker_slot = !registered;
@@ -239,7 +239,7 @@ sweeper_lock(Oid relid)
 {
 	LOCKTAG		tag;
 
-	lock_tag(&tag, LE_LOCK_SWEEPER, relid);
+	le_lock_tag(&tag, LE_LOCK_SWEEPER, relid);
 	for (int i = 0; i < PROBE_TRIES; i++)
 	{
 		if (LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL)
@@ -254,7 +254,7 @@ sweeper_unlock(Oid relid)
 {
 	LOCKTAG		tag;
 
-	lock_tag(&tag, LE_LOCK_SWEEPER, relid);
+	le_lock_tag(&tag, LE_LOCK_SWEEPER, relid);
 	LockRelease(&tag, ExclusiveLock, true);
 }
 
@@ -271,7 +271,7 @@ sweep_begin(Oid relid, Oid *save_userid, int *save_sec_context)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 
-	rel = table_open_lease(relid, AccessShareLock);
+	rel = le_table_open_lease(relid, AccessShareLock);
 	if (rel == NULL)
 	{
 		PopActiveSnapshot();
@@ -322,13 +322,13 @@ sweep(Oid relid)
 		return SWEEP_LEAVE;
 	}
 	old_context = MemoryContextSwitchTo(context);
-	lock_ids = sweep_list(relid, SWEEP_EXPIRED_FOR_MS, 0, &count, &empty);
+	lock_ids = le_sweep_list(relid, SWEEP_EXPIRED_FOR_MS, 0, &count, &empty);
 	MemoryContextSwitchTo(old_context);
 	sweep_end(save_userid, save_sec_context);
 	if (empty)
 		result = SWEEP_EMPTY;
 
-	for (int i = 0; i < count && result != SWEEP_LEAVE; i += sweep_batch())
+	for (int i = 0; i < count && result != SWEEP_LEAVE; i += le_sweep_batch())
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (!database_is_free() ||
@@ -337,13 +337,13 @@ sweep(Oid relid)
 			result = SWEEP_LEAVE;
 			break;
 		}
-		deleted += sweep_delete(relid, SWEEP_EXPIRED_FOR_MS, lock_ids + i,
-								Min(count - i, sweep_batch()));
+		deleted += le_sweep_delete(relid, SWEEP_EXPIRED_FOR_MS, lock_ids + i,
+								   Min(count - i, le_sweep_batch()));
 		sweep_end(save_userid, save_sec_context);
 	}
 	MemoryContextDelete(context);
 
-	store_drop_over(clock_now(epoch_current()));
+	le_store_drop_over(le_clock_now(le_epoch_current()));
 	if (deleted > 0)
 		ereport(DEBUG1,
 				(errmsg_internal("deleted %d leases that were over", deleted)));
@@ -358,6 +358,7 @@ static const struct
 	const char *name;
 	const char *value;
 }			settings[] =
+
 {
 	{"search_path", ""},
 	{"synchronous_commit", "off"},
