@@ -29,8 +29,6 @@ typedef struct LeGuard
 {
 	LeCaller	caller;			/* with the term's token */
 	SubTransactionId subid;		/* undone together with this one */
-	SubTransactionId released_in;	/* the subtransaction that has ended the
-									 * term itself, or invalid */
 } LeGuard;
 
 static List *guards = NIL;		/* of LeGuard, in TopTransactionContext */
@@ -132,7 +130,7 @@ guard_check_all(void)
 		LeGuard    *guard = lfirst(cell);
 
 		/* who has ended the term itself holds the lock exclusively since */
-		if (guard->released_in != InvalidSubTransactionId)
+		if (le_transition_released(&guard->caller.key, guard->caller.token))
 			continue;
 		unchecked = lappend(unchecked, guard);
 
@@ -215,8 +213,7 @@ le_guard_at_end(XactEvent event)
 }
 
 /*
- * What a subtransaction has guarded or released goes with it, or becomes its
- * parent's.
+ * What a subtransaction has guarded goes with it, or becomes its parent's.
  */
 static void
 guard_subxact_callback(SubXactEvent event, SubTransactionId subid,
@@ -233,8 +230,6 @@ guard_subxact_callback(SubXactEvent event, SubTransactionId subid,
 	{
 		LeGuard    *guard = lfirst(cell);
 
-		if (guard->released_in == subid)
-			guard->released_in = commits ? parent : InvalidSubTransactionId;
 		if (guard->subid != subid)
 			continue;
 		if (commits)
@@ -292,7 +287,6 @@ guard_add(const LeCaller *caller)
 	guard->caller = *caller;
 	guard->caller.instance = pstrdup(caller->instance);
 	guard->subid = GetCurrentSubTransactionId();
-	guard->released_in = InvalidSubTransactionId;
 	guards = lappend(guards, guard);
 	MemoryContextSwitchTo(old_context);
 }
@@ -312,25 +306,6 @@ le_guard_set(LeCaller *caller)
 	caller->token = state.row.token;
 	guard_add(caller);
 	return caller->token;
-}
-
-/*
- * The current transaction has ended this term itself: it holds the lock
- * exclusively from before the end of the lease until after its own, and so
- * may commit.
- */
-void
-le_guard_release(const LeKey *key, int64 token)
-{
-	ListCell   *cell;
-
-	foreach(cell, guards)
-	{
-		LeGuard    *guard = lfirst(cell);
-
-		if (same_key(&guard->caller.key, key) && guard->caller.token == token)
-			guard->released_in = GetCurrentSubTransactionId();
-	}
 }
 
 /* Is the current transaction guarded for this lock? */
