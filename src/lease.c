@@ -290,10 +290,16 @@ le_lease_renew(const LeCaller *caller)
  * leads, because a client that is told false today would find out on the day
  * on which it wins.
  */
+static bool
+may_begin_here(void)
+{
+	return le_allow_in_transaction || !le_in_transaction_block();
+}
+
 static void
 prevent_in_transaction_block(const LeCaller *caller)
 {
-	if (le_allow_in_transaction || !le_in_transaction_block())
+	if (may_begin_here())
 		return;
 
 	ereport(ERROR,
@@ -430,8 +436,8 @@ le_lease_acquire(const LeCaller *caller, int64 lease_ms)
 
 	rel = le_lease_table_open(caller->key.relation, RowExclusiveLock);
 	le_lease_look(rel, &caller->key, epoch, &state);
-	if (!state.found && le_in_transaction_block())
-		le_lease_look_hard(rel, &caller->key, epoch, &state);
+	if (!state.found && !may_begin_here())
+		le_lease_look_hard(rel, &caller->key, epoch, &state);	/* or else 25001 */
 
 	if (le_rule_leads(caller, &state, epoch) &&
 		lease_beat_slowly(rel, caller, lease_ms, epoch))

@@ -135,6 +135,7 @@ subtest 'pages' => sub {
 
 subtest 'locks' => sub {
 	is( $node->safe_psql('postgres', q{
+			SET leader_election.allow_in_transaction = on;
 			BEGIN;
 			SELECT le_renew(1, 'a'), le_try_acquire(1, 'b');
 			SELECT count(*) FROM pg_locks
@@ -145,6 +146,7 @@ subtest 'locks' => sub {
 		"t|f\n0\nt",
 		'a heartbeat does not lock the table');
 	is( $node->safe_psql('postgres', q{
+			SET leader_election.allow_in_transaction = on;
 			BEGIN;
 			SELECT le_try_acquire(2, 'b'), le_renew(2, 'b'), le_leader(3);
 			SELECT count(*) FROM pg_locks

@@ -2,14 +2,19 @@
 # would forget it, and somebody else would lead.  So a transition waits for
 # the standby even in a session that has synchronous_commit switched off, and
 # that setting stays as it was.  A heartbeat and a refused attempt have
-# nothing to wait for.
+# nothing to wait for, but for the first heartbeat of a term: the wait of its
+# commit may have been cut short, and then nobody may be told that he leads
+# before the standby has heard of it.
 
 use strict;
 use warnings;
 
+use FindBin;
+use lib "$FindBin::RealBin/lib";
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Session;
 use Test::More;
 
 my $long = 600_000;    # outlives the test
@@ -24,10 +29,11 @@ $primary->safe_psql('postgres', q{
 	CREATE EXTENSION leader_election;
 	CREATE TABLE note (id int);});
 is( $primary->safe_psql('postgres', qq{
-		SELECT le_try_acquire(1, 'a', $long), le_renew(1, 'a');
+		SELECT le_try_acquire(1, 'a', $long);
+		SELECT le_renew(1, 'a');
 		SELECT le_try_acquire(2, 'a', $long);
 		SELECT le_try_acquire(3, 'a', $long);}),
-	"t|t\nt\nt",
+	"t\nt\nt\nt",
 	'leases');
 
 $primary->backup('backup');
@@ -106,8 +112,6 @@ sub does_not_wait
 
 does_not_wait("SELECT le_renew(1, 'a'), le_try_acquire(1, 'a', $long)",
 	't|t', 'a heartbeat does not wait');
-does_not_wait("SELECT le_renew(2, 'a')",
-	't', 'nor does the first one of a term');
 does_not_wait(
 	"BEGIN; SELECT le_renew(1, 'a'); COMMIT", 't',
 	'nor does its transaction');
@@ -133,10 +137,88 @@ foreach my $name (sort keys %waits)
 		"the standby is back, done, and the setting is as before: $name");
 	is($session{$name}{err}, '', 'without a warning');
 }
+$standby->stop;
+
+sub waits_for_standby
+{
+	my ($pid, $name) = @_;
+	ok( $primary->poll_query_until('postgres',
+			"SELECT wait_event = 'SyncRep' FROM pg_stat_activity WHERE pid = $pid"),
+		$name);
+	return;
+}
+
+# Ask whether the instance leads, in each way that a heartbeat can be asked
+# for; all must wait for the standby, and say nothing when they are cancelled.
+sub is_not_told
+{
+	my ($lock, $name) = @_;
+	foreach my $call ("le_try_acquire($lock, 'a', $long)", "le_renew($lock, 'a')")
+	{
+		my $session = Session->new($primary->connstr('postgres'));
+		my $pid = $session->pid;
+		$session->say('SET synchronous_commit = off');
+		$session->send("SELECT $call");
+		waits_for_standby($pid, "$name: $call waits for the standby");
+		$primary->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
+		like($session->receive, qr/ERROR:  57014\z/,
+			'and says nothing if it is cancelled');
+		is($session->say('SHOW synchronous_commit'),
+			'off', 'the setting is as before');
+		$session->quit;
+	}
+	does_not_wait("SELECT le_try_acquire($lock, 'b')",
+		'f', 'nobody else gets in, and does not wait');
+	return;
+}
+
+subtest 'a term that the standby may lack' => sub {
+	# the standby has all that there is: nothing to wait for
+	does_not_wait("SELECT le_renew(11, 'a')", 't',
+		'the first heartbeat of a term that it has');
+	does_not_wait(
+		"SET synchronous_commit = local; INSERT INTO note VALUES (2)", '',
+		'there is something that it has not got');
+
+	is_not_told(2, 'a first heartbeat');
+
+	# the wait of the commit was cut short; the client asks again
+	my %cut = (
+		31 => "SELECT pg_cancel_backend(%d)",
+		32 => "SELECT pg_terminate_backend(%d)");
+	foreach my $lock (sort keys %cut)
+	{
+		my $session = Session->new($primary->connstr('postgres'));
+		my $pid = $session->pid;
+		$session->send("SELECT le_try_acquire($lock, 'a', $long)");
+		waits_for_standby($pid, "lock $lock: a commit waits");
+		$primary->safe_psql('postgres', sprintf($cut{$lock}, $pid));
+		ok( $primary->poll_query_until('postgres',
+				"SELECT le_leader($lock) = 'a'"),
+			'it is cut short, and the term is committed here');
+		is_not_told($lock, 'asked again');
+		$session->{run}->kill_kill;
+	}
+
+	# The restart ends the commits that wait as well.
+	$primary->stop('immediate');
+	$primary->start;
+	foreach my $lock (1, 31)
+	{
+		is( $primary->safe_psql('postgres', "SELECT le_leader($lock)"),
+			'a', "after a restart, lock $lock");
+		is_not_told($lock, 'asked again');
+	}
+};
+
+$standby->start;
+does_not_wait("SELECT le_renew($_, 'a'), le_try_acquire($_, 'a')",
+	't|t', "with the standby back, lock $_")
+  foreach (1, 2, 31, 32);
 $primary->wait_for_catchup($standby);
 is( $standby->safe_psql('postgres',
 		q{SELECT string_agg(id::text, ' ' ORDER BY id) FROM leader_lease}),
-	'1 2 11 12 13',
+	'1 2 11 12 13 31 32',
 	'the standby knows of them');
 is( $primary->safe_psql('postgres', q{
 		SELECT le_leader(11), le_leader(12), le_leader(13),
