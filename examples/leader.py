@@ -112,9 +112,10 @@ class Contender(threading.Thread):
                 complain("the work hangs: not asking for the lead")
             elif token is not None:
                 self.heartbeat(token)
-                return RENEWAL + random.uniform(-JITTER, JITTER)
             elif not self.stopping:
                 self.try_to_lead()
+            if self.live_token() is not None:
+                return RENEWAL + random.uniform(-JITTER, JITTER)
         except psycopg2.Error as error:         # changes nothing until the deadline
             complain(error)
         return RETRY * random.uniform(0.5, 1)
