@@ -3,12 +3,18 @@
 
     examples/leader.py 'dbname=app host=/var/run/postgresql'
 
-Needs psycopg2 (Debian: python3-psycopg2) and a role that may execute
-le_try_acquire, le_renew, le_release and le_token.  Start it several times;
-stop one with Ctrl-C (hands over at once) or SIGKILL (another takes over when
-the lease has run out).
+Needs psycopg2 (Debian: python3-psycopg2), a role that may execute
+le_try_acquire, le_renew, le_release, le_token and le_guard, and for its work
+
+    CREATE TABLE le_example (token bigint, at timestamptz DEFAULT now());
+
+Start it several times.  Ctrl-C or SIGTERM: it ends its piece of work, releases,
+and another leads at once.  SIGKILL or SIGSTOP: another leads when the lease
+has run out, and what this one has not committed by then is refused.  If the
+work raises, it releases and exits with status 1; start it again by a supervisor.
 """
 import random
+import signal
 import socket
 import sys
 import threading
@@ -16,7 +22,10 @@ import time
 
 import psycopg2
 
-LOCK, LEASE, RENEWAL, JITTER = 1, 10, 3, 2      # seconds
+LOCK, LEASE = 1, 10             # the lease in seconds
+RENEWAL, JITTER = 3, 2          # a leader's heartbeats
+RETRY = 1                       # the others ask faster, and so does who got an error
+PATIENCE = 60                   # longer than any piece of work takes
 
 
 def clock():
@@ -24,77 +33,148 @@ def clock():
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+def connect(dsn):
+    """A connection that is noticed in 5 s if it has died silently."""
+    return psycopg2.connect(dsn, connect_timeout=3, tcp_user_timeout=5000)
+
+
+def complain(error):
+    print(str(error).strip(), file=sys.stderr, flush=True)
+
+
 class Contender(threading.Thread):
+    """The election.  It alone writes `term`; the work writes the rest."""
+
     def __init__(self, dsn):
-        super().__init__()
+        super().__init__(daemon=True)
         self.dsn, self.db, self.me = dsn, None, None
-        self.token, self.deadline = None, 0
-        self.stopping = threading.Event()
+        self.term = None, 0             # token and deadline, which belong together
+        self.lost = None                # the token that a guard has refused
+        self.asked = clock()            # when the work has last shown up
+        self.stopping = False           # begin no more work
+        self.work_is_over = threading.Event()
+
+    # What the work calls; none of it asks a server.
 
     def leads(self):
-        """What the work asks, again and again; asks no server."""
-        return self.token is not None and clock() < self.deadline
+        """The token, or None.  Ask before every piece of work."""
+        self.asked = clock()
+        return None if self.stopping else self.live_token()
+
+    def deposed(self, token):
+        """The server has said LE001: this term is over."""
+        self.lost = token
+
+    def stop(self, *_):
+        """For signal.signal(), so it must not touch a lock: sets a flag."""
+        self.stopping = True
+
+    # What runs in the thread.
+
+    def live_token(self):
+        token, deadline = self.term
+        return None if token == self.lost or clock() >= deadline else token
 
     def ask(self, sql, *args):
         if self.db is None:
-            self.db = psycopg2.connect(self.dsn, connect_timeout=3)
+            self.db = connect(self.dsn)
             self.db.autocommit = True
-        with self.db.cursor() as cursor:
-            cursor.execute(sql, args)
-            return cursor.fetchone()[0]
+        try:
+            with self.db.cursor() as cursor:
+                cursor.execute(sql, args)
+                return cursor.fetchone()[0]
+        except psycopg2.Error:
+            self.db.close()
+            self.db = None
+            raise
 
-    def heartbeat(self):
-        sent, token = clock(), self.token       # the lease counts from before sending
+    def heartbeat(self, token):
+        sent = clock()                          # the lease counts from before sending
         renewed = self.ask("SELECT le_renew(%s, %s, %s)", LOCK, self.me, token)
-        if renewed and self.leads():            # an answer after the deadline is void
-            self.deadline = sent + LEASE
+        if renewed and self.live_token():       # an answer after the deadline is void
+            self.term = token, sent + LEASE
         else:
-            self.token = None
+            self.term = None, 0
 
     def try_to_lead(self):
+        self.term = None, 0
         sent = clock()
         if self.ask("SELECT le_try_acquire(%s, %s, %s)", LOCK, self.me, LEASE * 1000):
-            self.deadline = sent + LEASE
-            self.token = self.ask("SELECT le_token(%s, %s)", LOCK, self.me)
+            token = self.ask("SELECT le_token(%s, %s)", LOCK, self.me)
+            self.term = token, sent + LEASE
 
-    def step_down(self):
-        token, self.token = self.token, None    # stop before sending the release
-        if token is not None:
-            self.ask("SELECT le_release(%s, %s, %s)", LOCK, self.me, token)
+    def turn(self):
+        """Elect once; how long to wait until the next turn."""
+        try:
+            self.me = self.me or self.ask("SELECT le_instance(%s)", socket.gethostname()[:60])
+            token = self.live_token()
+            if clock() - self.asked > PATIENCE:
+                complain("the work hangs: not asking for the lead")
+            elif token is not None:
+                self.heartbeat(token)
+            elif not self.stopping:
+                self.try_to_lead()
+            if self.live_token() is not None:
+                return RENEWAL + random.uniform(-JITTER, JITTER)
+        except psycopg2.Error as error:         # changes nothing until the deadline
+            complain(error)
+        return RETRY * random.uniform(0.5, 1)
+
+    def release(self):
+        """Repeat it until it is answered or there is nothing left to release."""
+        token, deadline = self.term
+        self.term = None, 0
+        while token is not None and clock() < deadline:
+            try:
+                self.ask("SELECT le_release(%s, %s, %s)", LOCK, self.me, token)
+                print("released", flush=True)
+                return
+            except psycopg2.Error as error:
+                complain(error)
+                time.sleep(0.2)
 
     def run(self):
-        while not self.stopping.is_set():
-            try:
-                self.me = self.me or self.ask("SELECT le_instance(%s)", socket.gethostname()[:60])
-                if self.leads():
-                    self.heartbeat()
-                else:
-                    self.token = None
-                    self.try_to_lead()
-            except psycopg2.Error as error:     # changes nothing until the deadline
-                print(str(error).strip(), file=sys.stderr)
-                if self.db is not None:
-                    self.db.close()
-                self.db = None
-            self.stopping.wait(RENEWAL + random.uniform(-JITTER, JITTER))
-        self.step_down()
+        while not self.work_is_over.is_set():
+            self.work_is_over.wait(self.turn())
+        self.release()
+
+
+def work(contender):
+    """Called when this process leads; returns when it does not.  Put yours here."""
+    db = connect(contender.dsn)
+    try:
+        while (token := contender.leads()) is not None:
+            with db, db.cursor() as cursor:     # a transaction: guard first, then work
+                cursor.execute("SELECT le_guard(%s, %s, %s)", (LOCK, contender.me, token))
+                cursor.execute("INSERT INTO le_example (token) VALUES (%s)", (token,))
+            time.sleep(0.2)
+    except psycopg2.Error as error:
+        if error.pgcode != "LE001":
+            raise
+        complain("refused: %s" % error)         # nothing of it was kept
+        contender.deposed(token)
+    finally:
+        db.close()
 
 
 def main():
     contender = Contender(sys.argv[1] if len(sys.argv) > 1 else "")
+    signal.signal(signal.SIGTERM, contender.stop)
+    signal.signal(signal.SIGINT, contender.stop)
     contender.start()
-    led = None
     try:
-        while True:
-            leads = contender.leads()
-            if leads != led:
-                print("leading, token %s" % contender.token if leads else "not leading", flush=True)
-                led = leads
-            time.sleep(0.05)                    # here: a small piece of the leader's work
-    except KeyboardInterrupt:
-        contender.stopping.set()
-        contender.join()
+        while contender.is_alive() and not contender.stopping:
+            token = contender.leads()
+            if token is not None:
+                print("leading, token %s" % token, flush=True)
+                work(contender)
+                print("not leading", flush=True)
+            time.sleep(0.05)
+    finally:                                    # also if the work has died
+        contender.work_is_over.set()            # no more heartbeats; release
+        contender.join(LEASE)
+    return 0 if contender.stopping else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -88,6 +88,7 @@ apt_get() {
 
 update_lists() {
 	[ -z "$lists_are_fresh" ] || return 0
+	echo "reading the lists of packages (apt-get update)"
 	apt_get update || true    # if this matters, the installation tells
 	lists_are_fresh=yes
 }
@@ -126,13 +127,21 @@ allow_services() {
 	our_policy=
 }
 
+# How much is to be fetched and installed, as apt-get puts it
+tell_size() {
+	{ as_root env LC_ALL=C timeout 60 apt-get install --no-install-recommends --assume-no "$@" || true; } 2> /dev/null |
+		sed -n '/ newly installed,\|^Need to get\|^After this operation/s/^/    /p'
+}
+
 install_missing() {
 	[ ${#missing[@]} -gt 0 ] || return 0
 	if ! can_install; then
 		echo "Not installed: ${missing[*]}" >&2
 		die "please run: sudo apt-get update && sudo apt-get install -y --no-install-recommends ${missing[*]}"
 	fi
-	echo "installing ${missing[*]}"
+	update_lists
+	echo "installing ${missing[*]}; this may take a minute or two"
+	tell_size "${missing[@]}"
 	forbid_services
 	case " ${missing[*]}" in
 		*' postgresql-'[0-9]*) forbid_main_cluster ;;

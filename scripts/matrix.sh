@@ -125,7 +125,7 @@ make_debian() {
 	enter_debian "$new"
 	step "${in_debian[@]}" apt-get install -y -q --no-install-recommends \
 		"postgresql-$version" "postgresql-server-dev-$version" gcc libc6-dev make \
-		libipc-run-perl libfaketime pgbouncer
+		libipc-run-perl libfaketime pgbouncer python3-psycopg2
 	step "${in_debian[@]}" apt-get clean
 }
 
