@@ -11,7 +11,9 @@
 #define LE_COMPAT_H
 
 #include "catalog/pg_class.h"
+#include "catalog/pg_publication.h"
 #include "storage/lock.h"
+#include "storage/lwlock.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
@@ -89,6 +91,50 @@ compat_lock_held(const LOCKTAG *tag, LOCKMODE mode)
 	return LockHeldByMe(tag, mode, false);
 #else
 	return LockHeldByMe(tag, mode);
+#endif
+}
+
+/*
+ * A tranche of LWLocks.  19 takes its name here, and every process knows it;
+ * before, each that attaches must register it.
+ *
+ * (19 can also ask for shared memory by RegisterShmemCallbacks(), preloaded or
+ * not by the same callbacks, which would be what le_shared_attach() and the
+ * two hooks of preloading do by hand.)
+ */
+static inline int
+compat_tranche_new(const char *name)
+{
+#if PG_VERSION_NUM >= 190000
+	return LWLockNewTrancheId(name);
+#else
+	return LWLockNewTrancheId();
+#endif
+}
+
+static inline void
+compat_tranche_register(int tranche, const char *name)
+{
+#if PG_VERSION_NUM < 190000
+	LWLockRegisterTranche(tranche, name);
+#endif
+}
+
+/*
+ * Is the table in a publication by itself or in one of all tables?  In 19 one
+ * of all tables can except some, which are listed like others are that are in
+ * a publication.
+ */
+static inline bool
+compat_is_published(Oid relid)
+{
+#if PG_VERSION_NUM >= 190000
+	return GetRelationIncludedPublications(relid) != NIL ||
+		list_difference_oid(GetAllTablesPublications(),
+							GetRelationExcludedPublications(relid)) != NIL;
+#else
+	return GetRelationPublications(relid) != NIL ||
+		GetAllTablesPublications() != NIL;
 #endif
 }
 
