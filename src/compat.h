@@ -10,11 +10,14 @@
 #ifndef LE_COMPAT_H
 #define LE_COMPAT_H
 
+#include "access/genam.h"
+#include "access/table.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_publication.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
 #include "utils/acl.h"
+#include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
 
@@ -122,8 +125,7 @@ compat_tranche_register(int tranche, const char *name)
 
 /*
  * Is the table in a publication by itself or in one of all tables?  In 19 one
- * of all tables can except some, which are listed like others are that are in
- * a publication.
+ * of all tables can except some.
  */
 static inline bool
 compat_is_published(Oid relid)
@@ -136,6 +138,30 @@ compat_is_published(Oid relid)
 	return GetRelationPublications(relid) != NIL ||
 		GetAllTablesPublications() != NIL;
 #endif
+}
+
+/*
+ * Is there a publication of all sequences?  Before 19 none can have any; in 19
+ * there is no function that tells.
+ */
+static inline bool
+compat_sequences_are_published(void)
+{
+	bool		found = false;
+
+#if PG_VERSION_NUM >= 190000
+	Relation	rel = table_open(PublicationRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+
+	ScanKeyInit(&key, Anum_pg_publication_puballsequences,
+				BTEqualStrategyNumber, F_BOOLEQ, BoolGetDatum(true));
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
+	found = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+#endif
+	return found;
 }
 
 #endif							/* LE_COMPAT_H */

@@ -214,6 +214,8 @@ le_info(PG_FUNCTION_ARGS)
 	if (compat_is_published(relid) ||
 		GetSchemaPublications(RelationGetNamespace(rel)) != NIL)
 		warn(&warnings, "le_lease is in a publication");
+	if (compat_sequences_are_published())
+		warn(&warnings, "le_token_seq and le_timeline_seq are in a publication");
 	if (!le_table_indexes_are_plain(rel))
 		warn(&warnings, "le_lease has other indexes than its primary key");
 	table_close(rel, AccessShareLock);
