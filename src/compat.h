@@ -100,10 +100,6 @@ compat_lock_held(const LOCKTAG *tag, LOCKMODE mode)
 /*
  * A tranche of LWLocks.  19 takes its name here, and every process knows it;
  * before, each that attaches must register it.
- *
- * (19 can also ask for shared memory by RegisterShmemCallbacks(), preloaded or
- * not by the same callbacks, which would be what le_shared_attach() and the
- * two hooks of preloading do by hand.)
  */
 static inline int
 compat_tranche_new(const char *name)
@@ -163,5 +159,22 @@ compat_sequences_are_published(void)
 #endif
 	return found;
 }
+
+/*
+ * What could go if there were no older versions:
+ *
+ * 18	A pipeline is a transaction block from its second statement on: no need
+ *		to ask for XACT_FLAGS_PIPELINING.
+ * 19	RegisterShmemCallbacks() finds or creates shared memory, preloaded or
+ *		not: no need for the hooks, AddinShmemInitLock, and a layout that is
+ *		set last.
+ *		DROP DATABASE ends a worker that has BGWORKER_INTERRUPTIBLE: no need to
+ *		look whether somebody wants the database (but that worker ends with a
+ *		FATAL in the log).
+ *		dshash_find_or_insert_extended() can return NULL when memory is short,
+ *		where there was only an error.
+ *		Hash tables in shared memory, that of the locks too, keep to their
+ *		place: what the server keeps spare is only for modules like ours.
+ */
 
 #endif							/* LE_COMPAT_H */
