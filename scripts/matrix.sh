@@ -102,7 +102,7 @@ enter_debian() {
 
 # Make a Debian with this version in the directory $2.
 make_debian() {
-	local version=$1 new=$2 mirror suite suites='oldstable stable testing unstable'
+	local version=$1 new=$2 mirror suite suites='oldstable stable testing unstable experimental'
 	need debootstrap command -v debootstrap
 	need debian-archive-keyring test -e "$keyring"
 	install_missing
@@ -116,13 +116,24 @@ make_debian() {
 		! apt-cache "${private[@]}" show "postgresql-server-dev-$version" > /dev/null 2>&1 || break
 	done
 
-	step unshare --mount debootstrap --variant=minbase --keyring="$keyring" "$suite" "$new" "$mirror"
+	# experimental is no release: what it has not got comes from unstable
+	step unshare --mount debootstrap --variant=minbase --keyring="$keyring" \
+		"${suite/experimental/unstable}" "$new" "$mirror"
 	# start no server, make no cluster
 	printf '#!/bin/sh\nexit 101\n' > "$new/usr/sbin/policy-rc.d"
 	chmod +x "$new/usr/sbin/policy-rc.d"
 	mkdir "$new/etc/postgresql-common"
 	echo 'create_main_cluster = false' > "$new/etc/postgresql-common/createcluster.conf"
 	enter_debian "$new"
+	if [ "$suite" = experimental ]; then
+		echo "deb $mirror experimental main" > "$new/etc/apt/sources.list.d/experimental.list"
+		# a mirror's lists are good for as long as they are for the system
+		apt-config dump Acquire::Check-Valid-Until Acquire::Check-Date > "$new/etc/apt/apt.conf.d/valid"
+		# this version's packages, libpq among them, and no others
+		printf '%s\n' "Package: src:postgresql-$version" 'Pin: release a=experimental' 'Pin-Priority: 990' \
+			> "$new/etc/apt/preferences.d/experimental"
+		step "${in_debian[@]}" apt-get update
+	fi
 	step "${in_debian[@]}" apt-get install -y -q --no-install-recommends \
 		"postgresql-$version" "postgresql-server-dev-$version" gcc libc6-dev make \
 		libipc-run-perl libfaketime pgbouncer python3-psycopg2

@@ -3,7 +3,9 @@ CREATE EXTENSION leader_election;
 SELECT le_try_acquire(1, 'node-a', 600000), le_renew(1, 'node-a');
 SELECT le_token(1, 'node-a') AS token \gset
 DROP EXTENSION leader_election;
+\set VERBOSITY sqlstate
 SELECT le_leader(1);
+\set VERBOSITY default
 CREATE EXTENSION leader_election;
 SELECT le_leader(1) IS NULL AS vacant, le_renew(1, 'node-a', :token);
 SELECT le_try_acquire(1, 'node-b', 600000), le_token(1, 'node-b') > :token AS grown;

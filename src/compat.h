@@ -10,9 +10,14 @@
 #ifndef LE_COMPAT_H
 #define LE_COMPAT_H
 
+#include "access/genam.h"
+#include "access/table.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_publication.h"
 #include "storage/lock.h"
+#include "storage/lwlock.h"
 #include "utils/acl.h"
+#include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
 
@@ -91,5 +96,85 @@ compat_lock_held(const LOCKTAG *tag, LOCKMODE mode)
 	return LockHeldByMe(tag, mode);
 #endif
 }
+
+/*
+ * A tranche of LWLocks.  19 takes its name here, and every process knows it;
+ * before, each that attaches must register it.
+ */
+static inline int
+compat_tranche_new(const char *name)
+{
+#if PG_VERSION_NUM >= 190000
+	return LWLockNewTrancheId(name);
+#else
+	return LWLockNewTrancheId();
+#endif
+}
+
+static inline void
+compat_tranche_register(int tranche, const char *name)
+{
+#if PG_VERSION_NUM < 190000
+	LWLockRegisterTranche(tranche, name);
+#endif
+}
+
+/*
+ * Is the table in a publication by itself or in one of all tables?  In 19 one
+ * of all tables can except some.
+ */
+static inline bool
+compat_is_published(Oid relid)
+{
+#if PG_VERSION_NUM >= 190000
+	return GetRelationIncludedPublications(relid) != NIL ||
+		list_difference_oid(GetAllTablesPublications(),
+							GetRelationExcludedPublications(relid)) != NIL;
+#else
+	return GetRelationPublications(relid) != NIL ||
+		GetAllTablesPublications() != NIL;
+#endif
+}
+
+/*
+ * Is there a publication of all sequences?  Before 19 none can have any; in 19
+ * there is no function that tells.
+ */
+static inline bool
+compat_sequences_are_published(void)
+{
+	bool		found = false;
+
+#if PG_VERSION_NUM >= 190000
+	Relation	rel = table_open(PublicationRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+
+	ScanKeyInit(&key, Anum_pg_publication_puballsequences,
+				BTEqualStrategyNumber, F_BOOLEQ, BoolGetDatum(true));
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
+	found = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+#endif
+	return found;
+}
+
+/*
+ * What could go if there were no older versions:
+ *
+ * 18	A pipeline is a transaction block from its second statement on: no need
+ *		to ask for XACT_FLAGS_PIPELINING.
+ * 19	RegisterShmemCallbacks() finds or creates shared memory, preloaded or
+ *		not: no need for the hooks, AddinShmemInitLock, and a layout that is
+ *		set last.
+ *		DROP DATABASE ends a worker that has BGWORKER_INTERRUPTIBLE: no need to
+ *		look whether somebody wants the database (but that worker ends with a
+ *		FATAL in the log).
+ *		dshash_find_or_insert_extended() can return NULL when memory is short,
+ *		where there was only an error.
+ *		Hash tables in shared memory, that of the locks too, keep to their
+ *		place: what the server keeps spare is only for modules like ours.
+ */
 
 #endif							/* LE_COMPAT_H */

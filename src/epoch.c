@@ -64,7 +64,7 @@ le_shared_attach(void)
 	if (found_struct->layout == 0)
 	{
 		memset(found_struct, 0, LE_SHARED_SIZE);
-		found_struct->tranche = LWLockNewTrancheId();
+		found_struct->tranche = compat_tranche_new(LE_SHARED_NAME);
 		LWLockInitialize(&found_struct->lock, found_struct->tranche);
 		found_struct->layout = LE_LAYOUT;
 	}
@@ -78,7 +78,7 @@ le_shared_attach(void)
 				 errmsg("another version of leader_election has been in use since the server was started"),
 				 errhint("Restart the server.")));
 
-	LWLockRegisterTranche(found_struct->tranche, "leader_election");
+	compat_tranche_register(found_struct->tranche, LE_SHARED_NAME);
 	shared = found_struct;
 	return shared;
 }

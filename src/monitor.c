@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xlog.h"
 #include "catalog/pg_publication.h"
@@ -19,6 +20,7 @@
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
+#include "utils/tuplestore.h"
 
 #include "compat.h"
 #include "leader_election.h"
@@ -234,10 +236,11 @@ le_info(PG_FUNCTION_ARGS)
 		warn(&warnings, "leader_election.sweeper is off");
 	if (!enableFsync)
 		warn(&warnings, "fsync is off");
-	if (GetRelationPublications(relid) != NIL ||
-		GetAllTablesPublications() != NIL ||
+	if (compat_is_published(relid) ||
 		GetSchemaPublications(RelationGetNamespace(rel)) != NIL)
 		warn(&warnings, "le_lease is in a publication");
+	if (compat_sequences_are_published())
+		warn(&warnings, "le_token_seq and le_lineage_seq are in a publication");
 	if (!le_table_indexes_are_plain(rel))
 		warn(&warnings, "le_lease has other indexes than its primary key");
 	if (!le_table_is_shielded(rel))
