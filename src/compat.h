@@ -11,6 +11,7 @@
 #define LE_COMPAT_H
 
 #include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
 #include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
@@ -70,14 +71,16 @@ compat_primary_key(Relation rel)
 #endif
 }
 
-/* may the user do with this relation what only its owner may? */
+/* may the user do with a relation or extension what only its owner may? */
 static inline bool
-compat_owns(Oid relid, Oid userid)
+compat_owns(Oid classid, Oid objectid, Oid userid)
 {
 #if PG_VERSION_NUM >= 160000
-	return object_ownercheck(RelationRelationId, relid, userid);
+	return object_ownercheck(classid, objectid, userid);
 #else
-	return pg_class_ownercheck(relid, userid);
+	return classid == ExtensionRelationId ?
+		pg_extension_ownercheck(objectid, userid) :
+		pg_class_ownercheck(objectid, userid);
 #endif
 }
 

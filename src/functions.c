@@ -14,9 +14,9 @@
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/dependency.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 
@@ -263,10 +263,24 @@ le_guard(PG_FUNCTION_ARGS)
  */
 
 /*
+ * May the user sweep?  What somebody other than a superuser has installed
+ * belongs to a superuser, and only the extension itself to him.
+ */
+static bool
+may_sweep(Oid relid, Oid userid)
+{
+	Oid			extension = getExtensionOfObject(RelationRelationId, relid);
+
+	return compat_owns(RelationRelationId, relid, userid) ||
+		(OidIsValid(extension) &&
+		 compat_owns(ExtensionRelationId, extension, userid));
+}
+
+/*
  * le_sweep(expired_for_ms DEFAULT 5000) returns bigint
  *
  * expired_for_ms is 0 to 86400000.  Also raises 42501 for a caller without
- * the rights of the table's owner.
+ * the rights of the owner of the table or of the extension.
  */
 Datum
 le_sweep(PG_FUNCTION_ARGS)
@@ -274,7 +288,6 @@ le_sweep(PG_FUNCTION_ARGS)
 	LeCaller	caller;
 	int64		expired_for_ms = arg_ms(fcinfo, 0, "expired_for_ms", 0);
 	Relation	rel;
-	Oid			owner;
 	int64	   *lock_ids;
 	int			count;
 	int			deleted;
@@ -283,12 +296,11 @@ le_sweep(PG_FUNCTION_ARGS)
 	caller_locate(fcinfo, &caller, "le_sweep()", true);
 
 	rel = le_lease_table_open(caller.key.relation, AccessShareLock);
-	owner = rel->rd_rel->relowner;
-	table_close(rel, AccessShareLock);
-	if (!has_privs_of_role(GetUserId(), owner))
+	if (!may_sweep(caller.key.relation, GetUserId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must have the rights of the owner of table \"le_lease\" to sweep it")));
+				 errmsg("must have the rights of the owner of table \"le_lease\", or of its extension, to sweep it")));
+	table_close(rel, AccessShareLock);
 
 	lock_ids = le_sweep_list(caller.key.relation, expired_for_ms,
 							 le_sweep_batch(), &count, &empty);
