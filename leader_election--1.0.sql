@@ -207,7 +207,7 @@ AS 'MODULE_PATHNAME', 'le_sweep'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_sweep(bigint) IS
-	'delete at most 1000 leases that have been over for expired_for_ms milliseconds (0..86400000, default 5000), skipping those whose lock is busy, and drop from memory the heartbeats that are over; returns the number of deleted leases. In an open transaction it keeps their locks from everybody until that ends. The sweeper does this by itself. Errors, nothing changed: 22004 NULL argument; 22023 out of range; 42501 the caller does not have the rights of the owner of le_lease or of the extension; 25006 read-only transaction or standby';
+	'delete at most 1000 leases that have been over for expired_for_ms milliseconds (0..86400000, default 5000), skipping those whose lock is busy, and drop from memory the heartbeats that are over; returns the number of deleted leases. In an open transaction it keeps their locks from everybody until that ends. The sweeper does this by itself. Errors, nothing changed: 22004 NULL argument; 22023 out of range; 42501 the caller neither has the rights of the owner of le_lease nor may grant EXECUTE on this function; 25006 read-only transaction or standby';
 
 CREATE FUNCTION le_info(
 	OUT version text,

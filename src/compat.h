@@ -11,7 +11,7 @@
 #define LE_COMPAT_H
 
 #include "catalog/pg_class.h"
-#include "catalog/pg_extension.h"
+#include "catalog/pg_proc.h"
 #include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
@@ -71,16 +71,27 @@ compat_primary_key(Relation rel)
 #endif
 }
 
-/* may the user do with a relation or extension what only its owner may? */
+/* may the user do with this relation what only its owner may? */
 static inline bool
-compat_owns(Oid classid, Oid objectid, Oid userid)
+compat_owns(Oid relid, Oid userid)
 {
 #if PG_VERSION_NUM >= 160000
-	return object_ownercheck(classid, objectid, userid);
+	return object_ownercheck(RelationRelationId, relid, userid);
 #else
-	return classid == ExtensionRelationId ?
-		pg_extension_ownercheck(objectid, userid) :
-		pg_class_ownercheck(objectid, userid);
+	return pg_class_ownercheck(relid, userid);
+#endif
+}
+
+/* may the user let others execute this function? */
+static inline bool
+compat_may_grant(Oid funcid, Oid userid)
+{
+	AclMode		mode = ACL_GRANT_OPTION_FOR(ACL_EXECUTE);
+
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ProcedureRelationId, funcid, userid, mode) == ACLCHECK_OK;
+#else
+	return pg_proc_aclcheck(funcid, userid, mode) == ACLCHECK_OK;
 #endif
 }
 

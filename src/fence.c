@@ -102,7 +102,7 @@ fence_function(Oid funcid)
 static void
 fence_check_owner(Oid relid)
 {
-	if (!compat_owns(RelationRelationId, relid, GetUserId()))
+	if (!compat_owns(relid, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER,
 					   get_relkind_objtype(get_rel_relkind(relid)),
 					   get_rel_name(relid));

@@ -14,7 +14,6 @@
 
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/dependency.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -263,24 +262,12 @@ le_guard(PG_FUNCTION_ARGS)
  */
 
 /*
- * May the user sweep?  What somebody other than a superuser has installed
- * belongs to a superuser, and only the extension itself to him.
- */
-static bool
-may_sweep(Oid relid, Oid userid)
-{
-	Oid			extension = getExtensionOfObject(RelationRelationId, relid);
-
-	return compat_owns(RelationRelationId, relid, userid) ||
-		(OidIsValid(extension) &&
-		 compat_owns(ExtensionRelationId, extension, userid));
-}
-
-/*
  * le_sweep(expired_for_ms DEFAULT 5000) returns bigint
  *
  * expired_for_ms is 0 to 86400000.  Also raises 42501 for a caller without
- * the rights of the owner of the table or of the extension.
+ * the rights of the table's owner or the right to grant EXECUTE on this, which
+ * is what an installer has who is not a superuser.  (Not ownership of the
+ * extension, which neither pg_dump nor pg_upgrade keeps.)
  */
 Datum
 le_sweep(PG_FUNCTION_ARGS)
@@ -296,10 +283,12 @@ le_sweep(PG_FUNCTION_ARGS)
 	caller_locate(fcinfo, &caller, "le_sweep()", true);
 
 	rel = le_lease_table_open(caller.key.relation, AccessShareLock);
-	if (!may_sweep(caller.key.relation, GetUserId()))
+	if (!compat_owns(caller.key.relation, GetUserId()) &&
+		!compat_may_grant(fcinfo->flinfo->fn_oid, GetUserId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must have the rights of the owner of table \"le_lease\", or of its extension, to sweep it")));
+				 errmsg("must have the rights of the owner of table \"le_lease\" to sweep it"),
+				 errhint("EXECUTE on le_sweep() WITH GRANT OPTION does as well.")));
 	table_close(rel, AccessShareLock);
 
 	lock_ids = le_sweep_list(caller.key.relation, expired_for_ms,
