@@ -118,7 +118,13 @@ ALTER TABLE trojan.le_lease
 	ALTER token SET DEFAULT trojan.spring()::int;
 SELECT needs FROM foreign_to_extension() ORDER BY needs COLLATE "C";
 DROP EXTENSION leader_election;
+
+-- nor where the planter himself lets the script run as superuser
+GRANT CREATE ON DATABASE :"DBNAME" TO regress_le_planter;
+SET ROLE regress_le_planter;
 CREATE EXTENSION leader_election SCHEMA trojan;
+RESET ROLE;
+SELECT * FROM foreign_to_extension();
 -- pg_depend knows nothing of a body that is parsed when it is called
 SELECT objid::regprocedure FROM pg_depend JOIN pg_proc p ON p.oid = objid
 WHERE classid = 'pg_proc'::regclass AND refclassid = 'pg_extension'::regclass

@@ -154,7 +154,7 @@ subtest 'the sweeper in his database' => sub {
 		ALTER DATABASE trap SET local_preload_libraries = missing;
 		-- this session does not have them
 		SELECT election.le_try_acquire(1, 'a', 1);
-		SET statement_timeout = '120s';
+		SET statement_timeout = '60s';
 		DO $$
 		BEGIN
 			WHILE EXISTS (SELECT FROM election.leader_lease) LOOP
