@@ -175,7 +175,8 @@ CREATE VIEW leader_protected AS
 		SELECT tgrelid, tgenabled, lock_id::bigint AS lock_id
 		FROM argument
 		WHERE CASE WHEN lock_id OPERATOR(pg_catalog.~) '^(0|-?[1-9][0-9]{0,18})$'
-			THEN lock_id::numeric BETWEEN -9223372036854775808 AND 9223372036854775807 END
+			THEN lock_id::numeric OPERATOR(pg_catalog.>=) '-9223372036854775808'::numeric
+				 AND lock_id::numeric OPERATOR(pg_catalog.<=) '9223372036854775807'::numeric END
 	), tree AS (
 		SELECT tgrelid AS relid, lock_id
 		FROM fence
@@ -229,7 +230,7 @@ AS 'MODULE_PATHNAME', 'le_sweep'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_sweep(bigint) IS
-	'delete at most 1000 leases that have been over for expired_for_ms milliseconds (0..86400000, default 5000), skipping those whose lock is busy, and drop from memory the heartbeats that are over; returns the number of deleted leases. In an open transaction it keeps their locks from everybody until that ends. The sweeper does this by itself. Errors, nothing changed: 22004 NULL argument; 22023 out of range; 42501 the caller does not have the rights of the owner of le_lease; 25006 read-only transaction or standby';
+	'delete at most 1000 leases that have been over for expired_for_ms milliseconds (0..86400000, default 5000), skipping those whose lock is busy, and drop from memory the heartbeats that are over; returns the number of deleted leases. In an open transaction it keeps their locks from everybody until that ends. The sweeper does this by itself. Errors, nothing changed: 22004 NULL argument; 22023 out of range; 42501 the caller neither has the rights of the owner of le_lease nor may grant EXECUTE on this function; 25006 read-only transaction or standby';
 
 CREATE FUNCTION le_info(
 	OUT version text,
@@ -292,10 +293,19 @@ COMMENT ON COLUMN leader_lease.leader_role IS 'the role that began the term';
 -- Any role that may execute these could take a vacant lock, end a lease whose
 -- name it knows, or learn such names: EXECUTE is for the roles that elect.
 REVOKE ALL ON FUNCTION
-	le_try_acquire, le_renew, le_release,
-	le_is_leader, le_leader, le_token,
-	le_guard, le_protect, le_unprotect,
-	le_sweep, le_info, le_leases, le_shield
+	le_try_acquire(bigint, text, bigint),
+	le_renew(bigint, text, bigint),
+	le_release(bigint, text, bigint),
+	le_is_leader(bigint, text, bigint),
+	le_leader(bigint),
+	le_token(bigint, text),
+	le_guard(bigint, text, bigint),
+	le_protect(regclass, bigint),
+	le_unprotect(regclass),
+	le_sweep(bigint),
+	le_info(),
+	le_leases(),
+	le_shield()
 FROM PUBLIC;
 
 -- (le_fence() stays with PUBLIC: it can do nothing but refuse, and who restores
@@ -335,5 +345,34 @@ BEGIN
 	LOOP
 		EXECUTE format('REVOKE ALL ON %s %s FROM %s',
 					   given.kind, given.object, given.grantee::regrole);
+	END LOOP;
+END $$;
+
+-- An installer who is no superuser owns the extension but not its objects,
+-- which belong to the bootstrap superuser.  He gets what it takes to elect, to
+-- let others elect, and to restore the last token from a dump; nothing on
+-- le_lease.  (CREATE EXTENSION would put his name into this script, but not one
+-- with a quote or a dollar.)
+DO LANGUAGE plpgsql $$
+DECLARE
+	given record;
+BEGIN
+	SET LOCAL search_path = pg_catalog, pg_temp;
+	FOR given IN
+		SELECT CASE WHEN relkind = 'S' THEN 'SELECT, UPDATE ON SEQUENCE' ELSE 'SELECT ON TABLE' END AS what,
+			   c.oid::regclass::text AS object, extowner
+		FROM pg_extension e JOIN pg_depend ON refclassid = 'pg_extension'::regclass AND refobjid = e.oid
+			 JOIN pg_class c ON classid = 'pg_class'::regclass AND c.oid = objid
+		WHERE extname = 'leader_election' AND deptype = 'e' AND relowner <> extowner
+			  AND (relkind = 'v' OR relname = 'le_token_seq')
+		UNION
+		SELECT 'EXECUTE ON FUNCTION', p.oid::regprocedure::text, extowner
+		FROM pg_extension e JOIN pg_depend ON refclassid = 'pg_extension'::regclass AND refobjid = e.oid
+			 JOIN pg_proc p ON classid = 'pg_proc'::regclass AND p.oid = objid
+		WHERE extname = 'leader_election' AND deptype = 'e' AND proowner <> extowner
+			  AND prorettype <> 'trigger'::regtype
+	LOOP
+		EXECUTE format('GRANT %s %s TO %s WITH GRANT OPTION',
+					   given.what, given.object, given.extowner::regrole);
 	END LOOP;
 END $$;

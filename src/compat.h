@@ -13,6 +13,7 @@
 #include "access/genam.h"
 #include "access/table.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_publication.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
@@ -83,6 +84,19 @@ compat_owns(Oid relid, Oid userid)
 	return object_ownercheck(RelationRelationId, relid, userid);
 #else
 	return pg_class_ownercheck(relid, userid);
+#endif
+}
+
+/* may the user let others execute this function? */
+static inline bool
+compat_may_grant(Oid funcid, Oid userid)
+{
+	AclMode		mode = ACL_GRANT_OPTION_FOR(ACL_EXECUTE);
+
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ProcedureRelationId, funcid, userid, mode) == ACLCHECK_OK;
+#else
+	return pg_proc_aclcheck(funcid, userid, mode) == ACLCHECK_OK;
 #endif
 }
 

@@ -17,7 +17,6 @@
 #include "access/xlog.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 
@@ -288,7 +287,9 @@ le_guard(PG_FUNCTION_ARGS)
  * le_sweep(expired_for_ms DEFAULT 5000) returns bigint
  *
  * expired_for_ms is 0 to 86400000.  Also raises 42501 for a caller without
- * the rights of the table's owner.
+ * the rights of the table's owner or the right to grant EXECUTE on this, which
+ * is what an installer has who is not a superuser.  (Not ownership of the
+ * extension, which neither pg_dump nor pg_upgrade keeps.)
  */
 Datum
 le_sweep(PG_FUNCTION_ARGS)
@@ -296,7 +297,6 @@ le_sweep(PG_FUNCTION_ARGS)
 	LeCaller	caller;
 	int64		expired_for_ms = arg_ms(fcinfo, 0, "expired_for_ms", 0);
 	Relation	rel;
-	Oid			owner;
 	int64	   *lock_ids;
 	int			count;
 	int			deleted;
@@ -305,12 +305,13 @@ le_sweep(PG_FUNCTION_ARGS)
 	caller_locate(fcinfo, &caller, "le_sweep()", true);
 
 	rel = le_lease_table_open(caller.key.relation, AccessShareLock);
-	owner = rel->rd_rel->relowner;
-	table_close(rel, AccessShareLock);
-	if (!has_privs_of_role(GetUserId(), owner))
+	if (!compat_owns(caller.key.relation, GetUserId()) &&
+		!compat_may_grant(fcinfo->flinfo->fn_oid, GetUserId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must have the rights of the owner of table \"le_lease\" to sweep it")));
+				 errmsg("must have the rights of the owner of table \"le_lease\" to sweep it"),
+				 errhint("EXECUTE on le_sweep() WITH GRANT OPTION does as well.")));
+	table_close(rel, AccessShareLock);
 
 	lock_ids = le_sweep_list(caller.key.relation, expired_for_ms,
 							 le_sweep_batch(), &count, &empty);
