@@ -88,6 +88,10 @@ RESET ROLE;
 CREATE ROLE regress_le_owner;
 GRANT CREATE, USAGE ON SCHEMA public TO regress_le_owner;
 ALTER TABLE le_lease OWNER TO regress_le_owner;
+-- each sequence is used with the rights of its own owner
+SET ROLE regress_le_app;
+SELECT le_try_acquire(8, 'node-a', 600000), le_release(8, 'node-a');
+RESET ROLE;
 ALTER SEQUENCE le_token_seq OWNER TO regress_le_owner;
 ALTER SEQUENCE le_lineage_seq OWNER TO regress_le_owner;
 GRANT EXECUTE ON FUNCTION le_sweep TO regress_le_owner;

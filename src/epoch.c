@@ -38,6 +38,15 @@ shared_error_callback(void *arg)
 	errhint("Add \"leader_election\" to \"shared_preload_libraries\" and restart the server.");
 }
 
+static void
+random_or_error(void *buffer, size_t size)
+{
+	if (!pg_strong_random(buffer, size))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate a random number")));
+}
+
 /*
  * Obtain the shared struct, creating it if this is the first call in the life
  * of the server.  Without preloading it comes out of the space that the
@@ -52,11 +61,13 @@ le_shared_attach(void)
 		.callback = shared_error_callback,
 	};
 	LeShared   *found_struct;
+	uint64		seed;
 	bool		found;
 
 	if (shared != NULL)
 		return shared;
 
+	random_or_error(&seed, sizeof(seed));
 	error_context_stack = &callback;
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
@@ -64,6 +75,7 @@ le_shared_attach(void)
 	if (found_struct->layout == 0)
 	{
 		memset(found_struct, 0, LE_SHARED_SIZE);
+		found_struct->hash_seed = seed;
 		found_struct->tranche = compat_tranche_new(LE_SHARED_NAME);
 		LWLockInitialize(&found_struct->lock, found_struct->tranche);
 		found_struct->layout = LE_LAYOUT;
@@ -143,12 +155,7 @@ le_epoch_current(void)
 
 	/* all that can fail comes before the lock */
 	while (id == 0)
-	{
-		if (!pg_strong_random(&id, sizeof(id)))
-			ereport(ERROR,
-					(errcode(ERRCODE_INTERNAL_ERROR),
-					 errmsg("could not generate a random epoch")));
-	}
+		random_or_error(&id, sizeof(id));
 
 	LWLockAcquire(&area->lock, LW_EXCLUSIVE);
 	if (area->epoch.id == 0)

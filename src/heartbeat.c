@@ -16,6 +16,7 @@
  */
 #include "postgres.h"
 
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "utils/dsa.h"
 #include "utils/memutils.h"
@@ -25,6 +26,13 @@
 
 static dsa_area *area = NULL;
 static dshash_table *table = NULL;
+
+static dshash_hash
+store_hash(const void *key, size_t size, void *arg)
+{
+	return (dshash_hash) hash_bytes_extended(key, size,
+											 le_shared_attach()->hash_seed);
+}
 
 /*
  * Create or attach to the hash table.  Up to the point where nothing can fail
@@ -41,7 +49,7 @@ store_attach(void)
 		.key_size = sizeof(LeKey),
 		.entry_size = sizeof(LeEntry),
 		.compare_function = dshash_memcmp,
-		.hash_function = dshash_memhash,
+		.hash_function = store_hash,
 		LE_DSHASH_COPY
 	};
 	dsa_area   *new_area;

@@ -186,7 +186,9 @@ grace_remaining(Relation rel, const LeEpoch *epoch)
 	TimestampTz end = le_rule_vacant_from(&state, le_token_known_lineage(rel),
 										  epoch);
 
-	return Max(end - le_clock_now(epoch), 0) / 1000;
+	TimestampTz now = le_clock_now(epoch);
+
+	return now < end ? (end - now) / 1000 : 0;
 }
 
 static void

@@ -3,7 +3,9 @@
 # becomes it, not even the leader whom a row names, before promotion_grace
 # has passed, nor before the length of the lease that a row tells of.  That
 # holds for locks of which the promoted server has never heard, and it holds
-# over a restart, until a first term has begun on the new timeline.
+# over a restart, until a first term has begun on the new timeline.  It holds
+# where the extension is created after the promotion, too: the old primary may
+# have had it, in a database that looks empty here.
 
 use strict;
 use warnings;
@@ -44,6 +46,11 @@ my $bold = PostgreSQL::Test::Cluster->new('bold');
 $bold->init_from_backup($primary, 'backup', has_streaming => 1);
 $bold->append_conf('postgresql.conf', 'leader_election.promotion_grace = 0');
 $bold->start;
+
+my $third = PostgreSQL::Test::Cluster->new('third');
+$third->init_from_backup($primary, 'backup', has_streaming => 1);
+$third->append_conf('postgresql.conf', 'leader_election.promotion_grace = 5s');
+$third->start;
 
 sub sqlstate
 {
@@ -130,10 +137,14 @@ subtest 'standby' => sub {
 
 	is( $standby->safe_psql('postgres', q{
 			SELECT epoch IS NULL, epoch_start IS NULL, timeline IS NULL,
-				   sweeper_pid IS NULL, entries, version <> ''
+				   sweeper_pid IS NULL, entries, version <> '',
+				   grace_remaining_ms IS NULL, warnings[1]
 			  FROM le_info()}),
-		't|t|t|t|0|t',
-		'le_info answers and knows no epoch');
+		"t|t|t|t|0|t|t|leader_election.promotion_grace ($grace ms) is shorter than a lease ($long ms)",
+		'le_info answers, knows no epoch, and judges its own grace');
+	is( $bold->safe_psql('postgres', 'SELECT warnings[1] FROM le_info()'),
+		"leader_election.promotion_grace (0 ms) is shorter than a lease ($long ms)",
+		'each its own');
 	is( $standby->safe_psql('postgres', q{
 			SELECT id, leader_id, state, lease_ms, expires_at IS NULL,
 				   remaining_ms IS NULL, renewed_at IS NULL
@@ -258,5 +269,36 @@ subtest 'promotion without a grace' => sub {
 		'>=', kept_for($middle), 'not before the old lease has passed');
 };
 $bold->stop;
+
+subtest 'created after the promotion' => sub {
+	$third->promote;
+	is( $third->safe_psql('postgres', qq{
+			DROP EXTENSION leader_election;
+			CREATE EXTENSION leader_election;
+			SELECT le_try_acquire($never, 'new', $long);
+			SELECT grace_remaining_ms BETWEEN 1 AND 5500 FROM le_info();}),
+		"f\nt",
+		'dropped and created anew, within the grace');
+	$third->safe_psql('postgres', 'CREATE DATABASE fresh');
+	$third->safe_psql('fresh', 'CREATE EXTENSION leader_election');
+	foreach my $db ('postgres', 'fresh')
+	{
+		ok( $third->poll_query_until($db,
+				"SELECT le_try_acquire($never, 'new', $long)"),
+			"a leader in database $db");
+		cmp_ok(begun_after($third, $db, $never),
+			'>=', kept_for(5000), 'not before the grace has passed');
+		is( $third->safe_psql($db, "SELECT grace_remaining_ms FROM le_info()"),
+			'0', 'which le_info says, too');
+	}
+
+	$third->safe_psql('postgres', 'CREATE DATABASE later');
+	is( $third->safe_psql('later', qq{
+			CREATE EXTENSION leader_election;
+			SELECT le_try_acquire($never, 'new', $long)}),
+		't',
+		'created after the grace, there is nothing to wait for');
+};
+$third->stop;
 
 done_testing();

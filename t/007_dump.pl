@@ -1,8 +1,8 @@
 # What pg_dump and pg_upgrade make of an election.  A dump carries no lease,
 # because whoever leads here does not lead there, but it carries the last
 # token: a restored database must never hand out one that was seen before.
-# pg_upgrade moves the files of a cluster and is a restart to an election: a
-# leader keeps its term, and nobody else gets in before one lease has passed.
+# pg_upgrade moves the files to another cluster and is a promotion to an
+# election: nobody leads, and nobody gets in before the grace has passed.
 
 use strict;
 use warnings;
@@ -15,7 +15,7 @@ my $long = 600_000;    # outlives the test
 my $far = 7_000_000_000_000_000;    # a token that the clock has not reached
 
 my $old = PostgreSQL::Test::Cluster->new('old');
-$old->init;
+$old->init(allows_streaming => 1);
 $old->start;
 $old->safe_psql('postgres', q{
 	CREATE SCHEMA election;
@@ -92,18 +92,29 @@ subtest 'dump and restore' => sub {
 		'with the last token');
 };
 
+# The number of a timeline comes back: pg_upgrade makes a new cluster, whose
+# first is 1.  Fail over before, so that the old cluster has been on the
+# timeline that a later failover of the new one arrives at.
 subtest 'pg_upgrade' => sub {
-	my $new = PostgreSQL::Test::Cluster->new('new');
-	$new->init;
 	my $bin = $old->config_data('--bindir');
 	my $short = 2000;
 
-	is( $old->safe_psql('postgres',
-			"SELECT election.le_try_acquire(2, 'a', $short)"),
-		't',
-		'a short lease');
+	$old->stop;
+	$old->append_conf('postgresql.conf',
+		'leader_election.promotion_grace = 0');
+	$old->set_standby_mode;
+	$old->start;
+	$old->promote;
+	is( $old->safe_psql('postgres', qq{
+			SELECT timeline FROM election.le_info();
+			SELECT election.le_try_acquire(2, 'a', $short);
+			SELECT election.le_try_acquire(3, 'a', $long);}),
+		"2\nt\nt",
+		'a term on timeline 2');
 	$old->stop;
 
+	my $new = PostgreSQL::Test::Cluster->new('new');
+	$new->init(allows_streaming => 1);
 	# it keeps its logs in the current directory
 	chdir($PostgreSQL::Test::Utils::tmp_check) or die "chdir: $!";
 	command_ok(
@@ -114,28 +125,66 @@ subtest 'pg_upgrade' => sub {
 			'-s', $new->host, '-p', $old->port, '-P', $new->port
 		],
 		'upgraded');
+	$new->append_conf('postgresql.conf',
+		"leader_election.promotion_grace = ${short}ms");
 	$new->start;
 
+	# another cluster: nobody leads, and nobody gets in within the grace
 	is( $new->safe_psql('postgres', qq{
 			SET search_path = election;
-			SELECT le_leader(1), le_try_acquire(1, 'b'),
-				   le_renew(1, 'a', $token), le_token(1, 'a') = $token,
-				   le_try_acquire(2, 'b')}),
-		'a|f|t|t|f',
-		'the leader leads on, in the same term');
-	ok( $new->poll_query_until('postgres',
-			"SELECT election.le_try_acquire(2, 'b', $long)"),
-		'one that does not come back is replaced');
-	is( $new->safe_psql('postgres', qq{
+			SELECT le_try_acquire(4, 'b', $long), le_try_acquire(1, 'b', $long),
+				   le_renew(3, 'a'), le_leader(3) IS NULL,
+				   (SELECT string_agg(state, ' ') FROM leader_lease),
+				   timeline FROM le_info()}),
+		'f|f|f|t|grace grace grace|1',
+		'nobody leads after an upgrade, and nobody becomes leader at once');
+	foreach my $lock (4, 2)
+	{
+		ok( $new->poll_query_until('postgres',
+				"SELECT election.le_try_acquire($lock, 'b', $long)"),
+			"lock $lock has a leader again");
+		is( $new->safe_psql('postgres', qq{
+				SET search_path = election;
+				SELECT le_token($lock, 'b') > $token,
+					   (SELECT extract(epoch FROM created_at - epoch_start) * 1000
+							>= $short * 11 / 10 * 0.999
+						  FROM leader_lease, le_info() WHERE id = $lock);}),
+			't|t',
+			'by a term with a larger token, not before the grace has passed');
+	}
+
+	# a standby of the new cluster misses a grant and is promoted: timeline 2
+	$new->backup('backup');
+	my $standby = PostgreSQL::Test::Cluster->new('standby');
+	$standby->init_from_backup($new, 'backup', has_streaming => 1);
+	$standby->start;
+	$new->wait_for_catchup($standby);
+	$standby->stop;
+	is( $new->safe_psql('postgres',
+			"SELECT election.le_try_acquire(5, 'a', $short)"),
+		't',
+		'a grant that the standby never hears of');
+	$new->stop('immediate');
+	$standby->start;
+	$standby->promote;
+	is( $standby->safe_psql('postgres', qq{
 			SET search_path = election;
-			SELECT le_token(2, 'b') > $token,
-				   (SELECT extract(epoch FROM created_at - epoch_start) * 1000
-						>= $short * 11 / 10 * 0.999
-					  FROM leader_lease, le_info() WHERE id = 2);
+			SELECT le_try_acquire(5, 'b', $long), le_try_acquire(6, 'b', $long),
+				   le_leader(4) IS NULL, le_leader(3) IS NULL, timeline
+			  FROM le_info()}),
+		'f|f|t|t|2',
+		'on timeline 2 again, nobody leads and nobody becomes leader');
+	ok( $standby->poll_query_until('postgres',
+			"SELECT election.le_try_acquire(5, 'b', $long)"),
+		'a leader again');
+	is( $standby->safe_psql('postgres', qq{
+			SELECT extract(epoch FROM created_at - epoch_start) * 1000
+				   >= $short * 11 / 10 * 0.999
+			  FROM election.leader_lease, election.le_info() WHERE id = 5;
 			DROP EXTENSION leader_election;}),
-		't|t',
-		'by a term with a larger token, one lease after the start');
-	$new->stop;
+		't',
+		'not before the grace has passed');
+	$standby->stop;
 };
 
 done_testing();
