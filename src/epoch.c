@@ -75,6 +75,7 @@ le_shared_attach(void)
 	if (found_struct->layout == 0)
 	{
 		memset(found_struct, 0, LE_SHARED_SIZE);
+		pg_atomic_init_u32(&found_struct->waiting, 0);
 		found_struct->hash_seed = seed;
 		found_struct->tranche = compat_tranche_new(LE_SHARED_NAME);
 		LWLockInitialize(&found_struct->lock, found_struct->tranche);

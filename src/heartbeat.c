@@ -165,14 +165,42 @@ store_find_or_insert(const LeKey *key, const LeEpoch *epoch)
 	return entry;
 }
 
-/* Copy an entry; token 0 if there is none. */
+/*
+ * Find an entry to change it.  Who waits for its lock says so: those who only
+ * look do not queue, and one of them who is not on a processor just then would
+ * always hold it.
+ */
+static LeEntry *
+store_find(const LeKey *key)
+{
+	pg_atomic_uint32 *waiting = &le_shared_attach()->waiting;
+	LeEntry    *entry;
+
+	pg_atomic_fetch_add_u32(waiting, 1);
+	PG_TRY();
+	{
+		entry = dshash_find(table, key, true);
+	}
+	PG_FINALLY();
+	{
+		pg_atomic_fetch_sub_u32(waiting, 1);
+	}
+	PG_END_TRY();
+	return entry;
+}
+
+/*
+ * Copy an entry; token 0 if there is none.  Takes its lock in share mode, but
+ * while somebody waits to change one gets in line.
+ */
 bool
 le_store_copy(const LeKey *key, LeEntry *copy)
 {
 	LeEntry    *entry;
 
 	store_attach();
-	entry = dshash_find(table, key, false);
+	entry = dshash_find(table, key,
+						pg_atomic_read_u32(&le_shared_attach()->waiting) > 0);
 	if (entry == NULL)
 	{
 		memset(copy, 0, sizeof(LeEntry));
@@ -201,7 +229,7 @@ le_store_beat(const LeCaller *caller, int64 lease_ms, Oid judged_role,
 
 	TEST_PAUSE(LE_PAUSE_BEAT);
 	store_attach();
-	entry = dshash_find(table, &caller->key, true);
+	entry = store_find(&caller->key);
 	if (entry == NULL)
 		return LE_BEAT_ASK_ROW;
 
@@ -343,7 +371,7 @@ le_store_mark(const LeKey *key, LeEntry *copy)
 	Assert(le_lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
 
 	store_attach();
-	entry = dshash_find(table, key, true);
+	entry = store_find(key);
 	if (entry == NULL)
 	{
 		memset(copy, 0, sizeof(LeEntry));

@@ -52,6 +52,7 @@
 #include "datatype/timestamp.h"
 #include "fmgr.h"
 #include "lib/dshash.h"
+#include "port/atomics.h"
 #include "storage/itemptr.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
@@ -217,8 +218,9 @@ typedef struct LeShared
 	int32		layout;			/* LE_LAYOUT, set last */
 	int32		tranche;
 	LeEpoch		epoch;
-	uint64		hash_seed;		/* random; else ids could be chosen so that all
-								 * fall into one place of the hash table */
+	pg_atomic_uint32 waiting;	/* who waits to change an entry */
+	uint64		hash_seed;		/* random; else ids could be chosen so that
+								 * all fall into one place of the hash table */
 	dsa_handle	area;			/* where the hash table lives */
 	dshash_table_handle table;	/* invalid: neither exists yet */
 	int			memory_limit;	/* kB, as last applied to area */

@@ -15,14 +15,14 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "leader_election.h"
 
-#define LOCK_TRIES 10			/* to take a lock from those who look ... */
-#define LOCK_PAUSE_US 500		/* ... who hold it for some microseconds */
+#define LOOKERS_MS 10			/* how long those who only look are waited for */
 
 /* ---------------------------------------------------------------------
  * Looking
@@ -355,23 +355,26 @@ lease_begin_term(Relation rel, const LeCaller *caller, int64 lease_ms,
 }
 
 /*
- * Take the lock's heavyweight lock to change the row, without waiting.  Those
- * who only look hold it in share mode for a moment, and must not make a vacant
- * lock look taken; a transition holds it exclusively, and that is final.
+ * Take the lock's heavyweight lock to change the row, without waiting for
+ * anybody else's transition.  Those who only look hold it in share mode for
+ * some microseconds, and must not make a vacant lock look taken however many
+ * they are: get in line, so that no new ones come, but not for longer than
+ * they need, because a guarded transaction that is being committed holds it in
+ * share mode, too.
  */
 static bool
 lease_lock_to_change(int64 lock_id)
 {
-	for (int i = 0; i < LOCK_TRIES; i++)
-	{
-		if (le_lock_take(LE_LOCK_LEASE, lock_id, ExclusiveLock, false))
-			return true;
-		if (!le_lock_take(LE_LOCK_LEASE, lock_id, ShareLock, false))
-			return false;
-		le_lock_drop(LE_LOCK_LEASE, lock_id, ShareLock);
-		pg_usleep(LOCK_PAUSE_US);
-	}
-	return false;
+	if (le_lock_take(LE_LOCK_LEASE, lock_id, ExclusiveLock, false))
+		return true;
+	if (!le_lock_take(LE_LOCK_LEASE, lock_id, ShareLock, false))
+		return false;
+	le_lock_drop(LE_LOCK_LEASE, lock_id, ShareLock);
+
+	if (LockTimeout > 0 && LockTimeout <= LOOKERS_MS)
+		return false;			/* that would be an error */
+	return le_lock_take_within(LE_LOCK_LEASE, lock_id, ExclusiveLock,
+							   LOOKERS_MS);
 }
 
 /*

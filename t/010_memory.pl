@@ -153,6 +153,117 @@ subtest 'no room for another lease' => sub {
 	$session->quit;
 };
 
+# A term that is no more gives its memory back at once, for who knows how many
+# of an hour's length there are in a day.
+subtest 'memory comes back' => sub {
+	$node->restart;
+	my $session = Session->new($node->connstr('postgres'));
+	is( $session->say(q{
+			SELECT count(le_release(id, leader_id)) > 1000 FROM leader_lease;
+			SELECT entries FROM le_info()}),
+		"t\n0",
+		'all terms released');
+	is($session->say("SELECT le_try_acquire(1, 'a', $long)"), 't', 'a term');
+	is($session->say("SELECT le_renew(1, 'a')"), 't', 'with a heartbeat');
+
+	my ($said, $lock) = ('', 0);
+	for (1 .. 20)
+	{
+		$lock += 1000;
+		$said .= $session->say(qq{
+			SELECT FROM generate_series($lock, $lock + 999) AS id
+			 WHERE NOT le_try_acquire(id, 'a', $long);
+			SELECT FROM generate_series($lock, $lock + 499) AS id
+			 WHERE NOT le_renew(id, 'a');
+			SELECT FROM generate_series($lock, $lock + 999) AS id
+			 WHERE NOT le_release(id, 'a')});
+	}
+	is($said, '', 'many more terms than there is room for, each released');
+	is($session->say('SELECT entries FROM le_info()'), '1', 'of which nothing stays');
+
+	is( $session->say(qq{
+			SELECT 1 / (id - 1999) FROM generate_series(1000, 1999) AS id
+			 WHERE le_try_acquire(id, 'a', $long) AND le_renew(id, 'a')}),
+		'ERROR:  22012',
+		'a statement that fails after many terms');
+	is($session->say('SELECT entries FROM le_info()'), '1', 'of which nothing stays');
+
+	is( $session->say(qq{
+			SET leader_election.allow_in_transaction = on;
+			BEGIN;
+			SELECT le_try_acquire(2, 'a', $long);
+			SAVEPOINT s;
+			SELECT count(*) FILTER (WHERE le_try_acquire(id, 'a', $long))
+			  FROM generate_series(1000, 1099) AS id;
+			SELECT entries FROM le_info();
+			SELECT le_release(2, 'a'), le_try_acquire(2, 'b', $long), le_release(1, 'a');
+			ROLLBACK TO s;
+			SELECT entries FROM le_info();
+			COMMIT;
+			SELECT entries FROM le_info();
+			SELECT le_renew(2, 'a'), le_renew(1, 'a');
+			RESET leader_election.allow_in_transaction}),
+		"t\n100\n102\nt|t|t\n2\n2\nt|t",
+		'a savepoint is rolled back: nothing stays of what it began, all of what it ended');
+	is( $session->say("BEGIN; SELECT le_release(1, 'a'); ROLLBACK; SELECT le_renew(1, 'a'), entries FROM le_info()"),
+		"t\nt|2",
+		'a release that is rolled back takes nothing');
+	my $other = Session->new($node->connstr('postgres'));
+	$other->say("SET leader_election.allow_in_transaction = on; BEGIN");
+	is( $other->say(qq{
+			SELECT count(*) FILTER (WHERE le_try_acquire(id, 'a', $long))
+			  FROM generate_series(1000, 1099) AS id}),
+		'100',
+		'a transaction with many terms');
+	my $pid = $other->say('SELECT pg_backend_pid()');
+	$session->say("SELECT pg_terminate_backend($pid)");
+	$other->{run}->kill_kill;
+	ok($node->poll_query_until('postgres', 'SELECT entries = 2 FROM le_info()'),
+		'whose backend is terminated: nothing stays');
+
+	# what is over makes room, without a sweep
+	$said = '';
+	for (1 .. 10)
+	{
+		$lock += 1000;
+		$said .= $session->say(qq{
+			SELECT FROM generate_series($lock, $lock + 999) AS id
+			 WHERE NOT le_try_acquire(id, 'a', 1)});
+	}
+	is($said, '', 'many more short terms than there is room for');
+	is($session->say("SELECT le_renew(2, 'a'), le_renew(1, 'a')"),
+		't|t', 'which takes nothing from those who lead');
+
+	# how full is it, and what is to be done?
+	is( $session->say(q{
+			SELECT count(*) FROM le_info() AS i, unnest(i.warnings) AS w
+			 WHERE w ~ 'memory_limit'}),
+		'0',
+		'no warning');
+	my $warned = '';
+	for (1 .. 100)
+	{
+		$lock += 100;
+		$said = $session->say(qq{
+			SELECT FROM generate_series($lock, $lock + 99) AS id
+			 WHERE NOT le_try_acquire(id, 'a', $long)});
+		last if $said ne '';
+		$warned = $session->say(q{
+			SELECT w FROM le_info() AS i, unnest(i.warnings) AS w
+			 WHERE w ~ 'memory_limit'});
+	}
+	is($said, 'ERROR:  53200', 'no more room');
+	is( $warned,
+		'heartbeats fill more than 80 % of leader_election.memory_limit (2048 kB)',
+		'le_info has warned of it');
+	my (undef, undef, $err) = $node->psql('postgres', qq{
+		SELECT FROM generate_series($lock, $lock + 999) AS id
+		 WHERE NOT le_try_acquire(id, 'a', $long)});
+	like($err, qr/HINT:  Increase "leader_election.memory_limit", which is 2048 kB now/,
+		'and the error names the setting');
+	$session->quit;
+};
+
 subtest 'no room for the struct at the first call' => sub {
 	$node->restart;
 	my $session = Session->new($node->connstr('postgres'));
