@@ -11,6 +11,11 @@
  * the commit; and until pre-commit a guard holds nothing, so the body of a
  * transaction delays nobody.
  *
+ * Whoever has asked for a guard depends on it to the end of its transaction.
+ * No savepoint takes back a guard, nor that one was refused: an error that is
+ * caught, by an exception handler or by a driver that sets savepoints by
+ * itself, must not let the commit through.
+ *
  * docs/fencing.md argues why this is enough.
  *
  *-------------------------------------------------------------------------
@@ -18,7 +23,9 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/xact.h"
 #include "storage/lmgr.h"
+#include "tcop/pquery.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -28,32 +35,58 @@
 typedef struct LeGuard
 {
 	LeCaller	caller;			/* with the term's token */
-	SubTransactionId subid;		/* undone together with this one */
 	SubTransactionId released_in;	/* the subtransaction that has ended the
 									 * term itself, or invalid */
 } LeGuard;
 
+/* What the current transaction, with all its subtransactions, depends on */
 static List *guards = NIL;		/* of LeGuard, in TopTransactionContext */
+static int64 unanswered = 0;	/* calls of le_guard() that have not returned:
+								 * they have failed, but for one that runs */
+static LeCaller failed;			/* the earliest of them; instance is NULL or
+								 * failed_instance */
+static char failed_instance[LE_INSTANCE_MAX + 1];
+static bool alone = true;		/* all guards are those of a SELECT that is a
+								 * transaction by itself */
+
 static bool registered = false; /* guard_callback, for this transaction */
 static bool committing = false; /* the last look has begun: no more guards */
 
-/* Raises LE001.  Tells who leads instead; leader is NULL if nobody does. */
+static int
+hint_lost(void)
+{
+	return errhint("Roll back, and become the leader again before you repeat anything.");
+}
+
+/*
+ * Raises LE001.  Tells who leads instead; leader is NULL if nobody does.  A
+ * term is named where "does not lead" might be wrong.
+ */
 static void
 guard_lost(const LeCaller *caller, bool once_led, const LeRow *leader)
 {
+	const char *instance = le_printable(caller->instance);
+	bool		leads_again = leader != NULL &&
+	strcmp(leader->leader_id, caller->instance) == 0;
+
 	ereport(ERROR,
 			(errcode(ERRCODE_LE_LEADERSHIP_LOST),
+			 leads_again || (!once_led && !caller->any_token) ?
+			 errmsg("term " INT64_FORMAT " of instance \"%s\" on lock " INT64_FORMAT " is over",
+					caller->token, instance, caller->key.lock_id) :
 			 once_led ?
 			 errmsg("instance \"%s\" no longer leads lock " INT64_FORMAT,
-					caller->instance, caller->key.lock_id) :
+					instance, caller->key.lock_id) :
 			 errmsg("instance \"%s\" does not lead lock " INT64_FORMAT,
-					caller->instance, caller->key.lock_id),
+					instance, caller->key.lock_id),
 			 leader == NULL ?
 			 errdetail("Nobody leads it now.") :
-			 strcmp(leader->leader_id, caller->instance) != 0 ?
-			 errdetail("Instance \"%s\" leads it now.", leader->leader_id) :
-			 errdetail("It leads in another term, with token " INT64_FORMAT " instead of " INT64_FORMAT ".",
-					   leader->token, caller->token)));
+			 leads_again ?
+			 errdetail("The instance leads it now in term " INT64_FORMAT ".",
+					   leader->token) :
+			 errdetail("Instance \"%s\" leads it now.",
+					   le_printable(leader->leader_id)),
+			 hint_lost()));
 }
 
 /* ---------------------------------------------------------------------
@@ -103,6 +136,45 @@ guard_lock(List *list)
 	return NULL;
 }
 
+static bool
+has_written(void)
+{
+	return TransactionIdIsValid(GetTopTransactionIdIfAny());
+}
+
+/*
+ * A transaction that was refused a guard cannot commit what it has written:
+ * its client may believe that it is guarded, and only the error that somebody
+ * has caught told otherwise.  A guard that was set later is no excuse, since
+ * what was written before may be a deposed leader's.
+ */
+static void
+guard_check_refused(void)
+{
+	if (unanswered == 0 || !has_written())
+		return;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_LE_LEADERSHIP_LOST),
+			 failed.instance == NULL ?
+			 errmsg("cannot commit a transaction in which le_guard() has failed") :
+			 errmsg("cannot commit a transaction in which le_guard() has failed for instance \"%s\" on lock " INT64_FORMAT,
+					le_printable(failed.instance), failed.key.lock_id),
+			 errdetail("Its error was caught or rolled back to a savepoint, but the transaction has written something."),
+			 hint_lost()));
+}
+
+/* A guard and its work that were meant for one transaction, and are in two */
+static void
+guard_warn_alone(void)
+{
+	if (guards != NIL && alone && !has_written())
+		ereport(WARNING,
+				(errcode(ERRCODE_NO_ACTIVE_SQL_TRANSACTION),
+				 errmsg("le_guard() was called in a transaction of its own, which has changed nothing"),
+				 errhint("Guard and work must be in one transaction: call le_guard() after BEGIN, or in the statement that writes.")));
+}
+
 /*
  * Look once more at all terms, and keep their heavyweight locks in share mode
  * to the end of the transaction.
@@ -123,6 +195,7 @@ guard_check_all(void)
 	LeState		state;
 	ListCell   *cell;
 
+	guard_check_refused();
 	if (committing)
 		return;
 	committing = true;
@@ -160,10 +233,11 @@ guard_check_all(void)
 	if (unchecked != NIL)
 		TEST_PAUSE(LE_PAUSE_GUARDED);
 	list_free(unchecked);
+	guard_warn_alone();
 }
 
 /*
- * Registered by the first guard of each transaction.  Callbacks run in the
+ * Registered by the first le_guard() of each transaction.  Callbacks run in the
  * reverse order of their registration, so our look comes before the work of
  * all modules that were there by then: a foreign data wrapper commits its
  * remote transactions in its own callback.
@@ -178,7 +252,8 @@ guard_callback(XactEvent event, void *arg)
 /*
  * Called for each transaction by the callback that is registered at load, and
  * so later than guard_callback().  It looks if that had nothing to do with
- * this commit: if another module's callback has set the first guard just now.
+ * this commit: if another module's callback has asked for the first guard just
+ * now.
  */
 void
 le_guard_at_end(XactEvent event)
@@ -191,6 +266,7 @@ le_guard_at_end(XactEvent event)
 
 		case XACT_EVENT_PRE_PREPARE:
 			committing = true;
+			guard_check_refused();	/* always: what is prepared has an xid */
 			if (guards != NIL)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -201,6 +277,8 @@ le_guard_at_end(XactEvent event)
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
 			guards = NIL;		/* its memory goes with the transaction */
+			unanswered = 0;
+			alone = true;
 			committing = false;
 
 			/* the list of callbacks may change here, where it has been passed */
@@ -215,32 +293,24 @@ le_guard_at_end(XactEvent event)
 }
 
 /*
- * What a subtransaction has guarded or released goes with it, or becomes its
- * parent's.
+ * What a subtransaction has released goes with it, or becomes its parent's.
  */
 static void
 guard_subxact_callback(SubXactEvent event, SubTransactionId subid,
 					   SubTransactionId parent, void *arg)
 {
-	bool		commits;
 	ListCell   *cell;
 
 	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
 		return;
 
-	commits = (event == SUBXACT_EVENT_COMMIT_SUB);
 	foreach(cell, guards)
 	{
 		LeGuard    *guard = lfirst(cell);
 
 		if (guard->released_in == subid)
-			guard->released_in = commits ? parent : InvalidSubTransactionId;
-		if (guard->subid != subid)
-			continue;
-		if (commits)
-			guard->subid = parent;
-		else
-			guards = foreach_delete_current(guards, cell);
+			guard->released_in = event == SUBXACT_EVENT_COMMIT_SUB ?
+				parent : InvalidSubTransactionId;
 	}
 }
 
@@ -262,6 +332,32 @@ same_key(const LeKey *a, const LeKey *b)
 	return memcmp(a, b, sizeof(LeKey)) == 0;
 }
 
+/*
+ * le_guard() has been called, and whatever becomes of it, the transaction
+ * depends on a guard now.  Called before anything can fail.
+ */
+void
+le_guard_ask(void)
+{
+	if (unanswered++ == 0)
+		failed.instance = NULL;
+	if (!registered)
+		RegisterXactCallback(guard_callback, NULL);
+	registered = true;
+}
+
+/*
+ * Is this call likely to be followed by work in another transaction?  A
+ * statement other than SELECT may have to do with the work, and be it that it
+ * changes no row today.
+ */
+static bool
+guard_stands_alone(void)
+{
+	return ActivePortal != NULL && ActivePortal->commandTag == CMDTAG_SELECT &&
+		!le_in_transaction_block();
+}
+
 /* Let the current transaction commit only in this term of the caller. */
 static void
 guard_add(const LeCaller *caller)
@@ -275,10 +371,7 @@ guard_add(const LeCaller *caller)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("le_guard() cannot be called while its transaction commits")));
 
-	if (!registered)
-		RegisterXactCallback(guard_callback, NULL);
-	registered = true;
-
+	alone = alone && guard_stands_alone();
 	foreach(cell, guards)
 	{
 		guard = lfirst(cell);
@@ -291,19 +384,29 @@ guard_add(const LeCaller *caller)
 	guard = palloc(sizeof(LeGuard));
 	guard->caller = *caller;
 	guard->caller.instance = pstrdup(caller->instance);
-	guard->subid = GetCurrentSubTransactionId();
 	guard->released_in = InvalidSubTransactionId;
 	guards = lappend(guards, guard);
 	MemoryContextSwitchTo(old_context);
 }
 
-/* Guard the current transaction; returns the token of the caller's term. */
+/*
+ * Guard the current transaction, as le_guard_ask() has announced; returns the
+ * token of the caller's term.
+ */
 int64
 le_guard_set(LeCaller *caller)
 {
 	LeState		state;
-	bool		live = le_lease_read(caller, &state);
+	bool		live;
 
+	if (unanswered == 1)
+	{
+		failed = *caller;
+		strlcpy(failed_instance, caller->instance, sizeof(failed_instance));
+		failed.instance = failed_instance;
+	}
+
+	live = le_lease_read(caller, &state);
 	if (!live || !le_rule_names(caller, state.row.leader_id, state.row.token))
 		guard_lost(caller, false, live ? &state.row : NULL);
 	le_lease_judge_role(caller, state.row.leader_role);
@@ -311,6 +414,7 @@ le_guard_set(LeCaller *caller)
 	caller->any_token = false;
 	caller->token = state.row.token;
 	guard_add(caller);
+	unanswered--;
 	return caller->token;
 }
 
