@@ -328,7 +328,7 @@ SELECT le_guard(5, 'short') > 0 AS guarded;
 INSERT INTO work VALUES ('in the next term');
 SELECT runs_out(5);
 SELECT le_try_acquire(5, 'short', 600000);
-\set VERBOSITY sqlstate
+\set VERBOSITY terse
 COMMIT;
 \set VERBOSITY default
 \echo :SQLSTATE

@@ -59,31 +59,35 @@ hint_lost(void)
 }
 
 /*
- * Raises LE001.  Tells who leads instead; leader is NULL if nobody does.  A
- * term is named where "does not lead" might be wrong.
+ * Raises LE001.  Tells who leads instead; leader is NULL if nobody does.  An
+ * instance may lead again, but its term is over.
  */
 static void
 guard_lost(const LeCaller *caller, bool once_led, const LeRow *leader)
 {
 	const char *instance = le_printable(caller->instance);
+	int64		lock_id = caller->key.lock_id;
 	bool		leads_again = leader != NULL &&
 	strcmp(leader->leader_id, caller->instance) == 0;
 
 	ereport(ERROR,
 			(errcode(ERRCODE_LE_LEADERSHIP_LOST),
-			 leads_again || (!once_led && !caller->any_token) ?
-			 errmsg("term " INT64_FORMAT " of instance \"%s\" on lock " INT64_FORMAT " is over",
-					caller->token, instance, caller->key.lock_id) :
 			 once_led ?
-			 errmsg("instance \"%s\" no longer leads lock " INT64_FORMAT,
-					instance, caller->key.lock_id) :
+			 (leads_again ?
+			  errmsg("the guarded term of instance \"%s\" on lock " INT64_FORMAT " is over",
+					 instance, lock_id) :
+			  errmsg("instance \"%s\" no longer leads lock " INT64_FORMAT,
+					 instance, lock_id)) :
+			 caller->any_token ?
 			 errmsg("instance \"%s\" does not lead lock " INT64_FORMAT,
-					instance, caller->key.lock_id),
+					instance, lock_id) :
+			 errmsg("term " INT64_FORMAT " of instance \"%s\" on lock " INT64_FORMAT " is over",
+					caller->token, instance, lock_id),
 			 leader == NULL ?
 			 errdetail("Nobody leads it now.") :
 			 leads_again ?
-			 errdetail("The instance leads it now in term " INT64_FORMAT ".",
-					   leader->token) :
+			 errdetail("The instance leads it now in term " INT64_FORMAT ", not in term " INT64_FORMAT ".",
+					   leader->token, caller->token) :
 			 errdetail("Instance \"%s\" leads it now.",
 					   le_printable(leader->leader_id)),
 			 hint_lost()));
