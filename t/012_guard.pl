@@ -225,7 +225,7 @@ subtest 'postgres_fdw' => sub {
 
 	# A guard that is refused, which nobody minds
 	my $session = Session->new($node->connstr('postgres'));
-	$session->say($connect);
+	$session->say("SELECT le_leader(3); $connect");    # loaded in this order
 	is( $session->say("
 			BEGIN;
 			SAVEPOINT driver;
