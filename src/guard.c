@@ -55,7 +55,7 @@ static bool committing = false; /* the last look has begun: no more guards */
 static int
 hint_lost(void)
 {
-	return errhint("Roll back, and become the leader again before you repeat anything.");
+	return errhint("Roll back, and become the leader again before repeating anything.");
 }
 
 /*
@@ -67,8 +67,8 @@ guard_lost(const LeCaller *caller, bool once_led, const LeRow *leader)
 {
 	const char *instance = le_printable(caller->instance);
 	int64		lock_id = caller->key.lock_id;
-	bool		leads_again = leader != NULL &&
-	strcmp(leader->leader_id, caller->instance) == 0;
+	bool		leads_again = (leader != NULL &&
+							   strcmp(leader->leader_id, caller->instance) == 0);
 
 	ereport(ERROR,
 			(errcode(ERRCODE_LE_LEADERSHIP_LOST),
