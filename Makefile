@@ -7,8 +7,11 @@ OBJS = \
 	src/monitor.o \
 	src/rules.o \
 	src/lease.o \
+	src/standby.o \
+	src/transition.o \
 	src/locks.o \
 	src/lease_table.o \
+	src/tokens.o \
 	src/heartbeat.o \
 	src/epoch.o \
 	src/guard.o \

@@ -13,7 +13,8 @@ CREATE TABLE le_lease (
 	token		bigint		NOT NULL,
 	lease_ms	bigint		NOT NULL CHECK (lease_ms OPERATOR(pg_catalog.>) 0),
 	leader_role	oid			NOT NULL,
-	timeline	bigint		NOT NULL,
+	database	oid			NOT NULL,
+	lineage		bigint		NOT NULL,
 	epoch		bigint		NOT NULL,
 	expires_at	timestamptz	NOT NULL,
 	created_at	timestamptz	NOT NULL
@@ -25,14 +26,18 @@ ALTER TABLE le_lease
 	ALTER COLUMN leader_id SET STORAGE PLAIN;
 
 CREATE SEQUENCE le_token_seq;
-CREATE SEQUENCE le_timeline_seq;
+CREATE SEQUENCE le_lineage_seq;
 
 SELECT pg_catalog.setval('le_token_seq', 1);
-SELECT pg_catalog.setval('le_timeline_seq',
-	('x' OPERATOR(pg_catalog.||) pg_catalog.substr(pg_catalog.pg_walfile_name(
-		pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::pg_catalog.bit(32)::pg_catalog.int8);
 
--- Tokens keep growing through dump and restore.  The timeline belongs to one
+CREATE FUNCTION le_first_lineage()
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'le_first_lineage'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+SELECT pg_catalog.setval('le_lineage_seq', le_first_lineage());
+DROP FUNCTION le_first_lineage();
+
+-- Tokens keep growing through dump and restore.  The lineage belongs to one
 -- cluster and is not dumped, and neither are leases.
 SELECT pg_catalog.pg_extension_config_dump('le_token_seq', '');
 
@@ -40,8 +45,26 @@ COMMENT ON TABLE le_lease IS
 	'one row per term of leadership; internal, read the view leader_lease instead';
 COMMENT ON SEQUENCE le_token_seq IS
 	'the last fencing token drawn in this database; internal';
-COMMENT ON SEQUENCE le_timeline_seq IS
-	'the WAL timeline of the last term begun in this database; internal';
+COMMENT ON SEQUENCE le_lineage_seq IS
+	'the cluster and WAL timeline, as a hash, of the last term begun in this database; internal';
+
+-- Only the functions change the table, and without firing triggers.  Whoever
+-- else tries gets an error, and what logical replication brings is passed over.
+CREATE FUNCTION le_shield()
+RETURNS trigger
+AS 'MODULE_PATHNAME', 'le_shield'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION le_shield() IS
+	'the trigger of le_lease: raises 42809 when the table is changed by hand; skips rows that logical replication brings; internal';
+
+CREATE TRIGGER le_shield BEFORE INSERT OR UPDATE OR DELETE ON le_lease
+	FOR EACH ROW EXECUTE FUNCTION le_shield();
+CREATE TRIGGER le_shield_truncate BEFORE TRUNCATE ON le_lease
+	FOR EACH STATEMENT EXECUTE FUNCTION le_shield();
+ALTER TABLE le_lease
+	ENABLE ALWAYS TRIGGER le_shield,
+	ENABLE ALWAYS TRIGGER le_shield_truncate;
 
 -- ---------------------------------------------------------------------
 -- Becoming, staying and ceasing to be the leader
@@ -55,7 +78,7 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION le_try_acquire(bigint, text, bigint) IS
 	'become the leader of lock_id for lease_ms milliseconds (1..86400000, default 10000) under the name instance (1..127 bytes). true: leads now (a new term, or its own live lease renewed); inside a transaction block a new term counts from COMMIT. false: somebody else leads or is just becoming leader, a grace period runs, or a guarded transaction of the last leader is just being committed. Never waits for another contender. Errors, nothing changed: 22004 NULL argument; 22023 lease_ms or instance out of range, or lease_ms longer than the live term; 42501 the name''s live lease belongs to another role; 25001 would begin a term inside a transaction block; 25006 read-only transaction or standby; class 53 no memory; 55000 le_lease has an index that cannot be served';
 
-CREATE FUNCTION le_renew(lock_id bigint, instance text, token bigint DEFAULT NULL)
+CREATE FUNCTION le_renew(lock_id bigint, instance text, token bigint DEFAULT '-9223372036854775808'::pg_catalog.int8)
 RETURNS boolean
 AS 'MODULE_PATHNAME', 'le_renew'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -63,7 +86,7 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION le_renew(bigint, text, bigint) IS
 	'heartbeat: prolong the live lease of instance (1..127 bytes) on lock_id by the length its term began with; with a token, only that term. No WAL, no transaction id, not undone by a rollback. true: renewed. false: not the live holder, stop leading. Never begins a term. Errors, nothing changed: 22004 NULL lock_id or instance; 22023 instance out of range; 42501 the lease belongs to another role; 25006 read-only transaction or standby; 55P03 lock_timeout passed while a release of this lease was open elsewhere';
 
-CREATE FUNCTION le_release(lock_id bigint, instance text, token bigint DEFAULT NULL)
+CREATE FUNCTION le_release(lock_id bigint, instance text, token bigint DEFAULT '-9223372036854775808'::pg_catalog.int8)
 RETURNS boolean
 AS 'MODULE_PATHNAME', 'le_release'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -75,7 +98,7 @@ COMMENT ON FUNCTION le_release(bigint, text, bigint) IS
 -- Asking
 -- ---------------------------------------------------------------------
 
-CREATE FUNCTION le_is_leader(lock_id bigint, instance text, token bigint DEFAULT NULL)
+CREATE FUNCTION le_is_leader(lock_id bigint, instance text, token bigint DEFAULT '-9223372036854775808'::pg_catalog.int8)
 RETURNS boolean
 AS 'MODULE_PATHNAME', 'le_is_leader'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -103,7 +126,7 @@ COMMENT ON FUNCTION le_token(bigint, text) IS
 -- Fencing: a deposed leader cannot commit
 -- ---------------------------------------------------------------------
 
-CREATE FUNCTION le_guard(lock_id bigint, instance text, token bigint DEFAULT NULL)
+CREATE FUNCTION le_guard(lock_id bigint, instance text, token bigint DEFAULT '-9223372036854775808'::pg_catalog.int8)
 RETURNS bigint
 AS 'MODULE_PATHNAME', 'le_guard'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -213,6 +236,7 @@ CREATE FUNCTION le_info(
 	OUT epoch bigint,
 	OUT epoch_start timestamptz,
 	OUT timeline bigint,
+	OUT grace_remaining_ms bigint,
 	OUT sweeper_pid integer,
 	OUT entries bigint,
 	OUT warnings text[])
@@ -271,7 +295,7 @@ REVOKE ALL ON FUNCTION
 	le_try_acquire, le_renew, le_release,
 	le_is_leader, le_leader, le_token,
 	le_guard, le_protect, le_unprotect,
-	le_sweep, le_info, le_leases
+	le_sweep, le_info, le_leases, le_shield
 FROM PUBLIC;
 
 -- (le_fence() stays with PUBLIC: it can do nothing but refuse, and who restores
@@ -280,7 +304,7 @@ FROM PUBLIC;
 -- The table is written by the functions only, and whoever may read it or the
 -- view sees instance names, which are the credentials of the leaders.
 REVOKE ALL ON TABLE le_lease, leader_lease, leader_protected FROM PUBLIC;
-REVOKE ALL ON SEQUENCE le_token_seq, le_timeline_seq FROM PUBLIC;
+REVOKE ALL ON SEQUENCE le_token_seq, le_lineage_seq FROM PUBLIC;
 
 -- A dump of the database includes the last token, and whoever may dump the
 -- database need not be a superuser.

@@ -514,7 +514,7 @@ sub wrong_view
 		# a short lease
 		return "an end before the start for lock $id" if $ordered ne 't' && $ms > $SHORT_MS;
 		return "time $remaining for lock $id"
-		  if $state eq 'live' ? $remaining <= 0 || $remaining > $ms * 33 / 32 : $remaining != 0;
+		  if $state eq 'live' ? $remaining <= 0 || $remaining > $ms * 11 / 10 : $remaining != 0;
 		my $wrong = $model->learn($t, $token);
 		return $wrong if $wrong;
 	}

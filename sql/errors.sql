@@ -31,6 +31,20 @@ CALL expect_error($$SELECT le_token(NULL, 'node-a')$$);
 CALL expect_error($$SELECT le_token(1, NULL)$$);
 CALL expect_error($$SELECT le_sweep(NULL)$$);
 
+-- a token that is NULL, because a client has lost it, does not stand for any
+-- term, and neither does 0; the default is a value that nobody has by accident
+CALL expect_error($$SELECT le_renew(1, 'node-a', NULL)$$);
+CALL expect_error($$SELECT le_release(1, 'node-a', NULL)$$);
+CALL expect_error($$SELECT le_is_leader(1, 'node-a', NULL)$$);
+CALL expect_error($$SELECT le_guard(1, 'node-a', NULL)$$);
+CALL expect_error($$SELECT le_renew(1, 'node-a', 0)$$);
+CALL expect_error($$SELECT le_release(1, 'node-a', 0)$$);
+CALL expect_error($$SELECT le_is_leader(1, 'node-a', 0)$$);
+CALL expect_error($$SELECT le_guard(1, 'node-a', 0)$$);
+CALL expect_error($$SELECT le_renew(1, 'node-a', -1)$$);
+CALL expect_error($$SELECT le_renew(1, 'node-a', -9223372036854775807)$$);
+SELECT le_renew(1, 'node-a', (-9223372036854775808)::bigint) AS any_term;
+
 -- lengths of leases
 CALL expect_error($$SELECT le_try_acquire(2, 'node-a', 0)$$);
 CALL expect_error($$SELECT le_try_acquire(2, 'node-a', -1)$$);

@@ -57,12 +57,42 @@ SELECT nextval('mine');
 SELECT le_try_acquire(4, 'a', 600000);
 SELECT lastval();
 
--- without a sequence value there is no token, and nothing changes
+-- without a sequence value there is no token, and nothing changes; the hint
+-- has what mends it
 ALTER SEQUENCE le_token_seq RESTART;
 SELECT le_try_acquire(5, 'a', 600000);
+\echo :SQLSTATE
 SELECT le_leader(5) IS NULL AS vacant;
-SELECT setval('le_token_seq', 1);
+SELECT pg_catalog.setval('public.le_token_seq', coalesce(max(token), 1)) = max(token) AS largest FROM public.leader_lease;
 SELECT le_try_acquire(5, 'a', 600000);
+ALTER SEQUENCE le_lineage_seq RESTART;
+SELECT le_try_acquire(6, 'a', 600000);
+\echo :SQLSTATE
+SELECT le_renew(5, 'a'), le_release(5, 'a');
+SELECT setval('le_lineage_seq', lineage) = lineage AS mended FROM le_lease LIMIT 1;
+SELECT le_try_acquire(6, 'a', 600000);
+
+-- one that would forget its value in a crash is found as well
+ALTER SEQUENCE le_token_seq SET UNLOGGED;
+SELECT le_try_acquire(7, 'a', 600000);
+\echo :SQLSTATE
+ALTER SEQUENCE le_token_seq SET LOGGED;
+SELECT le_try_acquire(7, 'a', 600000);
+
+-- the last token there is: no other one, and surely not a smaller one
+SELECT setval('le_token_seq', 9223372036854775806);
+SELECT le_try_acquire(8, 'a', 600000);
+SELECT le_token(8, 'a');
+SELECT le_try_acquire(9, 'a', 600000);
+\echo :SQLSTATE
+SELECT le_leader(9) IS NULL AS vacant, le_renew(8, 'a');
+-- greater than the row's, whatever the sequence says
+SELECT setval('le_token_seq', 9223372036854775800);
+SELECT le_try_acquire(10, 'a', 1);
+SELECT setval('le_token_seq', 1);
+SELECT wait_until_vacant(10);
+SELECT le_try_acquire(10, 'b', 600000);
+SELECT le_token(10, 'b');
 
 DROP SEQUENCE mine;
 DROP TABLE seen;

@@ -19,10 +19,27 @@ EXCEPTION WHEN active_sql_transaction THEN
 END $$;
 SELECT le_leader(1) IS NULL AS vacant;
 
--- heartbeats, refusals and releases may be anywhere
+-- also while somebody else leads: who is told false there today would find out
+-- on the day on which it wins
 SELECT le_try_acquire(1, 'node-a', 600000);
 BEGIN;
-SELECT le_try_acquire(1, 'node-a', 600000), le_renew(1, 'node-a'), le_try_acquire(1, 'node-b', 600000);
+SELECT le_try_acquire(1, 'node-b', 600000);
+\echo :SQLSTATE
+ROLLBACK;
+SELECT le_renew(1, 'node-a');
+BEGIN;
+SELECT le_try_acquire(1, 'node-b', 600000);
+\echo :SQLSTATE
+ROLLBACK;
+BEGIN;
+SAVEPOINT a;
+SELECT le_try_acquire(1, 'node-b', 600000);
+\echo :SQLSTATE
+ROLLBACK;
+
+-- heartbeats and releases may be anywhere
+BEGIN;
+SELECT le_try_acquire(1, 'node-a', 600000), le_renew(1, 'node-a');
 SELECT le_release(1, 'node-a');
 SELECT le_leader(1) IS NULL AS vacant_to_itself, le_renew(1, 'node-a'), le_is_leader(1, 'node-a');
 COMMIT;
@@ -31,7 +48,7 @@ SELECT le_leader(1) IS NULL AS vacant;
 -- the setting permits it; true then counts from COMMIT
 SET leader_election.allow_in_transaction = on;
 BEGIN;
-SELECT le_try_acquire(1, 'node-a', 600000);
+SELECT le_try_acquire(1, 'node-a', 600000), le_try_acquire(1, 'node-b', 600000);
 SELECT le_renew(1, 'node-a'), le_leader(1), le_token(1, 'node-a') > 0 AS token;
 COMMIT;
 SELECT le_leader(1), le_renew(1, 'node-a');

@@ -14,12 +14,16 @@
 #include <time.h>
 
 #include "access/xlog.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "leader_election.h"
+
+LE_FUNCTION(le_first_lineage);
 
 StaticAssertDecl(sizeof(LeShared) <= LE_SHARED_SIZE,
 				 "LeShared must fit into its place for ever");
@@ -87,13 +91,37 @@ le_shared_reset(void)
 	my_epoch.id = 0;
 }
 
+/*
+ * The clock that counts leases.  CLOCK_MONOTONIC is not stepped, but whoever
+ * disciplines the system clock changes its rate, chronyd by up to 1/12.
+ */
+#ifdef CLOCK_MONOTONIC_RAW
+#define COUNTING_CLOCK CLOCK_MONOTONIC_RAW
+#else
+#define COUNTING_CLOCK CLOCK_MONOTONIC
+#endif
+
 static int64
-clock_monotonic(void)
+clock_count(void)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
+	clock_gettime(COUNTING_CLOCK, &ts);
 	return (int64) ts.tv_sec * USECS_PER_SEC + ts.tv_nsec / 1000;
+}
+
+/*
+ * The lineage of this cluster on a timeline: a hash of both, positive and
+ * never LE_LINEAGE_NONE.
+ */
+static int64
+lineage_on(TimeLineID timeline)
+{
+	uint64		cluster = GetSystemIdentifier();
+	uint64		hash = hash_bytes_extended((unsigned char *) &cluster,
+										   sizeof(cluster), timeline);
+
+	return Max((int64) (hash & PG_INT64_MAX), LE_LINEAGE_NONE + 1);
 }
 
 /*
@@ -126,8 +154,9 @@ le_epoch_current(void)
 	if (area->epoch.id == 0)
 	{
 		area->epoch.timeline = GetWALInsertionTimeLine();
+		area->epoch.lineage = lineage_on(GetWALInsertionTimeLine());
 		area->epoch.start = GetCurrentTimestamp();
-		area->epoch.anchor = clock_monotonic();
+		area->epoch.anchor = clock_count();
 		area->epoch.id = id;
 	}
 	my_epoch = area->epoch;
@@ -137,11 +166,29 @@ le_epoch_current(void)
 }
 
 /*
- * The lease clock: wall time at the epoch's start, plus what the monotonic
+ * The lease clock: wall time at the epoch's start, plus what the counting
  * clock has counted since.  A step of the system clock does not move it.
  */
 TimestampTz
 le_clock_now(const LeEpoch *epoch)
 {
-	return epoch->start + (clock_monotonic() - epoch->anchor);
+	return epoch->start + (clock_count() - epoch->anchor);
+}
+
+/*
+ * le_first_lineage() returns bigint
+ *
+ * Only for the install script: what it notes as the lineage of the database's
+ * last term, though there has been none.  On the first timeline of a cluster
+ * nothing can be missing.  On any other one the server was promoted, and may
+ * lack an extension of this database, with terms: the grace must be waited
+ * for.
+ */
+Datum
+le_first_lineage(PG_FUNCTION_ARGS)
+{
+	const LeEpoch *epoch = le_epoch_current();
+
+	PG_RETURN_INT64(epoch != NULL && epoch->timeline == 1 ?
+					epoch->lineage : LE_LINEAGE_NONE);
 }

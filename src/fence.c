@@ -349,7 +349,7 @@ le_protect(PG_FUNCTION_ARGS)
 
 	le_arg_check_null(fcinfo, 0, "relation");
 	le_arg_check_null(fcinfo, 1, "lock_id");
-	PreventCommandDuringRecovery("le_protect()");
+	le_check_primary("le_protect()");
 	PreventCommandIfReadOnly("le_protect()");
 	PreventCommandIfParallelMode("le_protect()");
 
@@ -379,7 +379,7 @@ le_unprotect(PG_FUNCTION_ARGS)
 	ListCell   *cell;
 
 	le_arg_check_null(fcinfo, 0, "relation");
-	PreventCommandDuringRecovery("le_unprotect()");
+	le_check_primary("le_unprotect()");
 	PreventCommandIfReadOnly("le_unprotect()");
 	PreventCommandIfParallelMode("le_unprotect()");
 

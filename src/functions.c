@@ -14,6 +14,7 @@
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
@@ -69,6 +70,17 @@ le_printable(const char *string)
 	return shown;
 }
 
+/* As PreventCommandDuringRecovery(), and what to do about it */
+void
+le_check_primary(const char *function)
+{
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("cannot execute %s during recovery", function),
+				 errhint("Leaders are elected on the primary. Connect to it, for example with all hosts and target_session_attrs=read-write.")));
+}
+
 /* A duration in milliseconds */
 static int64
 arg_ms(FunctionCallInfo fcinfo, int n, const char *name, int64 min)
@@ -122,13 +134,23 @@ caller_from_args(FunctionCallInfo fcinfo, LeCaller *caller)
 	caller->any_token = true;
 }
 
-/* the optional token, which is always the third argument */
+/*
+ * The optional token, which is always the third argument.  Its default, any
+ * term, is a value that nobody has by accident: a client that has lost its
+ * variable must not lose its protection.
+ */
 static void
 caller_token_from_args(FunctionCallInfo fcinfo, LeCaller *caller)
 {
-	caller->any_token = PG_ARGISNULL(2);
-	if (!caller->any_token)
-		caller->token = PG_GETARG_INT64(2);
+	le_arg_check_null(fcinfo, 2, "token");
+	caller->token = PG_GETARG_INT64(2);
+	caller->any_token = (caller->token == LE_TOKEN_ANY);
+	if (!caller->any_token && caller->token <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("token " INT64_FORMAT " is outside the range 1 to " INT64_FORMAT,
+						caller->token, PG_INT64_MAX),
+				 errhint("Pass the token that le_token() has told, or leave the argument out for any term.")));
 }
 
 /*
@@ -140,7 +162,7 @@ static void
 caller_locate(FunctionCallInfo fcinfo, LeCaller *caller, const char *function,
 			  bool writes)
 {
-	PreventCommandDuringRecovery(function);
+	le_check_primary(function);
 	if (writes)
 	{
 		PreventCommandIfReadOnly(function);
@@ -175,7 +197,7 @@ le_try_acquire(PG_FUNCTION_ARGS)
 }
 
 /*
- * le_renew(lock_id, instance, token DEFAULT NULL) returns boolean
+ * le_renew(lock_id, instance, token DEFAULT any) returns boolean
  *
  * Also raises 42501 if the lease belongs to another role.
  */
@@ -192,7 +214,7 @@ le_renew(PG_FUNCTION_ARGS)
 }
 
 /*
- * le_release(lock_id, instance, token DEFAULT NULL) returns boolean
+ * le_release(lock_id, instance, token DEFAULT any) returns boolean
  *
  * Also raises 42501 if the lease belongs to another role.
  */
@@ -213,7 +235,7 @@ le_release(PG_FUNCTION_ARGS)
  * ---------------------------------------------------------------------
  */
 
-/* le_is_leader(lock_id, instance, token DEFAULT NULL) returns boolean */
+/* le_is_leader(lock_id, instance, token DEFAULT any) returns boolean */
 Datum
 le_is_leader(PG_FUNCTION_ARGS)
 {
@@ -263,7 +285,7 @@ le_token(PG_FUNCTION_ARGS)
  */
 
 /*
- * le_guard(lock_id, instance, token DEFAULT NULL) returns bigint
+ * le_guard(lock_id, instance, token DEFAULT any) returns bigint
  *
  * LE001 if the caller does not lead, here or at COMMIT, and at COMMIT if a call
  * has failed and the transaction has written; 42501 if the lease belongs to

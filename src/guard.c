@@ -31,16 +31,9 @@
 
 #include "leader_election.h"
 
-/* A term that the current transaction depends on */
-typedef struct LeGuard
-{
-	LeCaller	caller;			/* with the term's token */
-	SubTransactionId released_in;	/* the subtransaction that has ended the
-									 * term itself, or invalid */
-} LeGuard;
-
 /* What the current transaction, with all its subtransactions, depends on */
-static List *guards = NIL;		/* of LeGuard, in TopTransactionContext */
+static List *guards = NIL;		/* of LeCaller, with the term's token, in
+								 * TopTransactionContext */
 static int64 unanswered = 0;	/* calls of le_guard() that have not returned:
 								 * they have failed, but for one that runs */
 static LeCaller failed;			/* the earliest of them; instance is NULL or
@@ -103,37 +96,36 @@ guard_lost(const LeCaller *caller, bool once_led, const LeRow *leader)
  * table has been locked by guard_check_all().
  */
 static void
-guard_look(const LeGuard *guard, LeState *state)
+guard_look(const LeCaller *guard, LeState *state)
 {
-	const LeCaller *caller = &guard->caller;
 	const LeEpoch *epoch = le_epoch_current();
-	Relation	rel = le_table_open_lease(caller->key.relation, NoLock);
+	Relation	rel = le_table_open_lease(guard->key.relation, NoLock);
 
 	if (rel == NULL)
-		guard_lost(caller, true, NULL);
-	le_lease_look_hard(rel, &caller->key, epoch, state);
-	if (!le_rule_leads(caller, state, epoch))
-		guard_lost(caller, true, le_rule_live(state, epoch) ? &state->row : NULL);
+		guard_lost(guard, true, NULL);
+	le_lease_look_hard(rel, &guard->key, epoch, state);
+	if (!le_rule_leads(guard, state, epoch))
+		guard_lost(guard, true, le_rule_live(state, epoch) ? &state->row : NULL);
 	table_close(rel, NoLock);
 }
 
 /* Lock all in share mode, or none: then returns the first that is busy. */
-static LeGuard *
+static LeCaller *
 guard_lock(List *list)
 {
 	ListCell   *cell;
 
 	foreach(cell, list)
 	{
-		LeGuard    *guard = lfirst(cell);
+		LeCaller   *guard = lfirst(cell);
 
-		if (le_lock_take(LE_LOCK_LEASE, guard->caller.key.lock_id, ShareLock, false))
+		if (le_lock_take(LE_LOCK_LEASE, guard->key.lock_id, ShareLock, false))
 			continue;
 		for (int i = 0; i < foreach_current_index(cell); i++)
 		{
-			LeGuard    *locked = list_nth(list, i);
+			LeCaller   *locked = list_nth(list, i);
 
-			le_lock_drop(LE_LOCK_LEASE, locked->caller.key.lock_id, ShareLock);
+			le_lock_drop(LE_LOCK_LEASE, locked->key.lock_id, ShareLock);
 		}
 		return guard;
 	}
@@ -192,8 +184,8 @@ static void
 guard_check_all(void)
 {
 	List	   *unchecked = NIL;
-	LeGuard    *busy;
-	LeGuard    *waited = NULL;	/* for this one, whose lock we got: keep it
+	LeCaller   *busy;
+	LeCaller   *waited = NULL;	/* for this one, whose lock we got: keep it
 								 * until the others are tried, or who came
 								 * after us would be before us */
 	LeState		state;
@@ -206,15 +198,15 @@ guard_check_all(void)
 
 	foreach(cell, guards)
 	{
-		LeGuard    *guard = lfirst(cell);
+		LeCaller   *guard = lfirst(cell);
 
 		/* who has ended the term itself holds the lock exclusively since */
-		if (guard->released_in != InvalidSubTransactionId)
+		if (le_transition_released(&guard->key, guard->token))
 			continue;
 		unchecked = lappend(unchecked, guard);
 
 		/* whoever locks the table is waited for while we hold nothing else */
-		LockRelationOid(guard->caller.key.relation, AccessShareLock);
+		LockRelationOid(guard->key.relation, AccessShareLock);
 	}
 
 	while ((busy = guard_lock(unchecked)) != NULL)
@@ -222,13 +214,13 @@ guard_check_all(void)
 		TimestampTz rest = DT_NOEND;
 
 		if (waited != NULL)
-			le_lock_drop(LE_LOCK_LEASE, waited->caller.key.lock_id, ShareLock);
+			le_lock_drop(LE_LOCK_LEASE, waited->key.lock_id, ShareLock);
 		foreach(cell, unchecked)
 		{
 			guard_look(lfirst(cell), &state);
 			rest = Min(rest, le_rule_end(&state, le_epoch_current()) - state.now);
 		}
-		waited = le_lock_take_within(LE_LOCK_LEASE, busy->caller.key.lock_id,
+		waited = le_lock_take_within(LE_LOCK_LEASE, busy->key.lock_id,
 									 ShareLock, rest / 1000 + 1) ? busy : NULL;
 	}
 
@@ -296,35 +288,6 @@ le_guard_at_end(XactEvent event)
 	}
 }
 
-/*
- * What a subtransaction has released goes with it, or becomes its parent's.
- */
-static void
-guard_subxact_callback(SubXactEvent event, SubTransactionId subid,
-					   SubTransactionId parent, void *arg)
-{
-	ListCell   *cell;
-
-	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
-		return;
-
-	foreach(cell, guards)
-	{
-		LeGuard    *guard = lfirst(cell);
-
-		if (guard->released_in == subid)
-			guard->released_in = event == SUBXACT_EVENT_COMMIT_SUB ?
-				parent : InvalidSubTransactionId;
-	}
-}
-
-/* At load */
-void
-le_guard_init(void)
-{
-	RegisterSubXactCallback(guard_subxact_callback, NULL);
-}
-
 /* ---------------------------------------------------------------------
  * Guarding
  * ---------------------------------------------------------------------
@@ -367,7 +330,7 @@ static void
 guard_add(const LeCaller *caller)
 {
 	MemoryContext old_context;
-	LeGuard    *guard;
+	LeCaller   *guard;
 	ListCell   *cell;
 
 	if (committing)
@@ -379,16 +342,15 @@ guard_add(const LeCaller *caller)
 	foreach(cell, guards)
 	{
 		guard = lfirst(cell);
-		if (same_key(&guard->caller.key, &caller->key) &&
-			guard->caller.token == caller->token)
+		if (same_key(&guard->key, &caller->key) &&
+			guard->token == caller->token)
 			return;
 	}
 
 	old_context = MemoryContextSwitchTo(TopTransactionContext);
-	guard = palloc(sizeof(LeGuard));
-	guard->caller = *caller;
-	guard->caller.instance = pstrdup(caller->instance);
-	guard->released_in = InvalidSubTransactionId;
+	guard = palloc(sizeof(LeCaller));
+	*guard = *caller;
+	guard->instance = pstrdup(caller->instance);
 	guards = lappend(guards, guard);
 	MemoryContextSwitchTo(old_context);
 }
@@ -422,25 +384,6 @@ le_guard_set(LeCaller *caller)
 	return caller->token;
 }
 
-/*
- * The current transaction has ended this term itself: it holds the lock
- * exclusively from before the end of the lease until after its own, and so
- * may commit.
- */
-void
-le_guard_release(const LeKey *key, int64 token)
-{
-	ListCell   *cell;
-
-	foreach(cell, guards)
-	{
-		LeGuard    *guard = lfirst(cell);
-
-		if (same_key(&guard->caller.key, key) && guard->caller.token == token)
-			guard->released_in = GetCurrentSubTransactionId();
-	}
-}
-
 /* Is the current transaction guarded for this lock? */
 bool
 le_guard_is_set(const LeKey *key)
@@ -449,7 +392,7 @@ le_guard_is_set(const LeKey *key)
 
 	foreach(cell, guards)
 	{
-		if (same_key(&((LeGuard *) lfirst(cell))->caller.key, key))
+		if (same_key(&((LeCaller *) lfirst(cell))->key, key))
 			return true;
 	}
 	return false;

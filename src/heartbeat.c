@@ -9,7 +9,8 @@
  * row, the caller's rights) is handed in.
  *
  * An entry is written only on behalf of a committed row, and dropped only
- * when it is over.
+ * when it is over, or its term has ended and the transaction that ended it
+ * holds the lock's heavyweight lock still.
  *
  *-------------------------------------------------------------------------
  */
@@ -88,15 +89,46 @@ store_attach(void)
 }
 
 /*
- * Find an entry, or insert an empty one.  The only place that may need more
- * memory, so a changed memory_limit is applied here.
+ * Find an entry, or insert an empty one; NULL if there is no memory for it.
+ * That error can be caught without a subtransaction, because LWLocks are all
+ * that there is to undo; we hold no others.
  */
 static LeEntry *
-store_find_or_insert(const LeKey *key)
+store_try_insert(const LeKey *key)
+{
+	MemoryContext save_context = CurrentMemoryContext;
+	LeEntry    *volatile entry = NULL;
+	bool		found;
+
+	PG_TRY();
+	{
+		entry = dshash_find_or_insert(table, key, &found);
+		if (!found)
+			memset((char *) entry + sizeof(LeKey), 0,
+				   sizeof(LeEntry) - sizeof(LeKey));
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_OUT_OF_MEMORY)
+			PG_RE_THROW();
+		LWLockReleaseAll();
+		FlushErrorState();
+		MemoryContextSwitchTo(save_context);
+	}
+	PG_END_TRY();
+	return entry;
+}
+
+/*
+ * Find an entry, or insert an empty one.  The only place that may need more
+ * memory, so a changed memory_limit is applied here, and what is over makes
+ * room before we give up.
+ */
+static LeEntry *
+store_find_or_insert(const LeKey *key, const LeEpoch *epoch)
 {
 	LeShared   *shared;
 	LeEntry    *entry;
-	bool		found;
 
 	store_attach();
 	shared = le_shared_attach();
@@ -108,10 +140,20 @@ store_find_or_insert(const LeKey *key)
 		LWLockRelease(&shared->lock);
 	}
 
-	entry = dshash_find_or_insert(table, key, &found);
-	if (!found)
-		memset((char *) entry + sizeof(LeKey), 0,
-			   sizeof(LeEntry) - sizeof(LeKey));
+	entry = store_try_insert(key);
+	if (entry == NULL)
+	{
+		le_store_drop_over(le_clock_now(epoch));
+		entry = store_try_insert(key);
+	}
+	if (entry == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of shared memory for heartbeats"),
+				 errdetail("All databases together have " INT64_FORMAT " terms in it.",
+						   le_store_count()),
+				 errhint("Increase \"leader_election.memory_limit\", which is %d kB now.",
+						 le_memory_limit)));
 	return entry;
 }
 
@@ -200,7 +242,7 @@ le_store_beat_row(const LeCaller *caller, const LeRow *row,
 	state.row = *row;
 
 	TEST_PAUSE(LE_PAUSE_ENTRY);
-	entry = store_find_or_insert(&caller->key);
+	entry = store_find_or_insert(&caller->key, epoch);
 	state.now = le_clock_now(epoch);
 	state.entry = *entry;
 	live = le_rule_live(&state, epoch);
@@ -209,7 +251,10 @@ le_store_beat_row(const LeCaller *caller, const LeRow *row,
 		if (entry->token != row->token)
 		{
 			entry->token = row->token;
-			entry->reserved_until = 0;	/* it was for this term */
+			entry->reserved = (LeReservation)
+			{
+				0
+			};					/* it was for this term */
 			entry->renewals = 0;
 			entry->lease_ms = row->lease_ms;
 			entry->leader_role = row->leader_role;
@@ -232,15 +277,49 @@ le_store_beat_row(const LeCaller *caller, const LeRow *row,
  * has its place until the end of the term's first lease.
  */
 void
-le_store_reserve(const LeKey *key, TimestampTz until)
+le_store_reserve(const LeKey *key, const LeReservation *reservation,
+				 LeReservation *before, const LeEpoch *epoch)
 {
 	LeEntry    *entry;
 
 	Assert(le_lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
 
-	entry = store_find_or_insert(key);
-	entry->reserved_until = Max(entry->reserved_until, until);
+	entry = store_find_or_insert(key, epoch);
+	*before = entry->reserved;
+	entry->reserved = *reservation;
 	dshash_release_lock(table, entry);
+}
+
+/*
+ * The term is no more, or has never been: give back the memory of its
+ * heartbeats.  The transaction that ended it, or began it and was rolled back,
+ * holds the heavyweight lock still, so nobody has begun another one since.
+ * (If that transaction has itself, the entry is reserved for that one.)
+ * before is the reservation that this term's took the place of.
+ */
+void
+le_store_forget(const LeKey *key, int64 token, const LeReservation *before)
+{
+	LeEntry    *entry;
+
+	Assert(le_lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
+
+	store_attach();
+	entry = dshash_find(table, key, true);
+	if (entry == NULL)
+		return;
+	if (entry->token == token)
+	{
+		entry->token = 0;
+		entry->expires_at = 0;
+		entry->recheck = false;
+	}
+	if (entry->reserved.token == token)
+		entry->reserved = *before;
+	if (entry->token == 0 && entry->reserved.token == 0)
+		dshash_delete_entry(table, entry);
+	else
+		dshash_release_lock(table, entry);
 }
 
 /*
@@ -281,7 +360,7 @@ le_store_drop_over(TimestampTz now)
 	dshash_seq_init(&status, table, true);
 	while ((entry = dshash_seq_next(&status)) != NULL)
 	{
-		if (entry->expires_at <= now && entry->reserved_until <= now)
+		if (entry->expires_at <= now && entry->reserved.until <= now)
 			dshash_delete_current(&status);
 	}
 	dshash_seq_term(&status);

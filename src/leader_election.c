@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * leader_election.c
- *	  Load, settings, and what happens when a transaction ends.
+ *	  Load, settings, and the order of what happens when a transaction ends.
  *
  * Nothing here needs shared_preload_libraries; preloading only takes the
  * shared struct's place ahead of time.
@@ -26,117 +26,32 @@ extern PGDLLEXPORT void _PG_init(void);
 
 /* settings */
 bool		le_allow_in_transaction = false;
+bool		le_log_terms = false;
 int			le_promotion_grace = 10000;
 int			le_memory_limit = 65536;
 bool		le_sweeper = true;
 int			le_sweep_interval = 60000;
 int			le_sweep_jitter = 2000;
 
-/* what the current transaction has done */
-static bool transition_made = false;	/* any transition */
-static bool transition_durable = false; /* one that a failover must not lose */
-static List *terms_begun = NIL; /* LeCaller of each term begun in a block */
-
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 
 /*
- * The current transaction changes who leads.  A sweep only tidies up after
- * terms that are over; if it is lost it is done again.
- */
-void
-le_transition_note(bool durable)
-{
-	transition_made = true;
-	if (durable)
-		transition_durable = true;
-}
-
-/*
- * Are we in a transaction that goes on after this statement?  The first one of
- * a pipeline cannot be told.
- */
-bool
-le_in_transaction_block(void)
-{
-	return IsTransactionBlock() ||
-		(MyXactFlags & XACT_FLAGS_PIPELINING) != 0;
-}
-
-/*
- * The current transaction begins a term.  In a block the client may take long
- * to commit, so the lease is looked at once more then.
- */
-void
-le_transition_begin_term(const LeCaller *caller, int64 token)
-{
-	le_transition_note(true);
-
-	if (le_in_transaction_block())
-	{
-		MemoryContext old_context = MemoryContextSwitchTo(TopTransactionContext);
-		LeCaller   *term = palloc(sizeof(LeCaller));
-
-		*term = *caller;
-		term->instance = NULL;
-		term->any_token = false;
-		term->token = token;
-		terms_begun = lappend(terms_begun, term);
-		MemoryContextSwitchTo(old_context);
-	}
-}
-
-static void
-transition_forget(void)
-{
-	transition_made = false;
-	transition_durable = false;
-	terms_begun = NIL;			/* its memory goes with the transaction */
-}
-
-/*
- * Before a commit an error is still free to be raised, after it none may be.
+ * All that happens at the end of a transaction, in its order.  Before a commit
+ * an error is still free to be raised, after it none may be.
+ *
+ *	pre-commit	guards		each term still live? (guard.c; by its own callback
+ *							before other modules' work, here if that was not run)
+ *				begun terms	not over already?
+ *				durability	the commit waits for disk and standby
+ *	end			guards		forgotten
+ *				terms		logged, the memory of ended ones given back
  */
 static void
-transition_callback(XactEvent event, void *arg)
+transaction_callback(XactEvent event, void *arg)
 {
-	ListCell   *cell;
-
 	le_guard_at_end(event);
-
-	switch (event)
-	{
-		case XACT_EVENT_PRE_COMMIT:
-			foreach(cell, terms_begun)
-				le_lease_check_begun((LeCaller *) lfirst(cell));
-
-			/*
-			 * A term that a failover loses would be two leaders.  Unlike
-			 * ForceSyncCommit() this waits for a synchronous standby too.
-			 */
-			if (transition_durable &&
-				synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
-				(void) set_config_option("synchronous_commit", "on",
-										 PGC_USERSET, PGC_S_SESSION,
-										 GUC_ACTION_LOCAL, true, 0, false);
-			break;
-
-		case XACT_EVENT_PRE_PREPARE:
-			if (transition_made)
-				ereport(ERROR,
-						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("cannot PREPARE a transaction that has begun, ended or swept a term of leadership")));
-			break;
-
-		case XACT_EVENT_COMMIT:
-		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:
-			transition_forget();
-			break;
-
-		default:
-			break;
-	}
+	le_transition_at_end(event);
 }
 
 static void
@@ -167,6 +82,11 @@ _PG_init(void)
 							 "The term then counts from COMMIT, and until then keeps the lock from everybody.",
 							 &le_allow_in_transaction,
 							 false, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("leader_election.log_terms",
+							 "Logs each term that begins, ends or has run out.",
+							 "One line each, with lock, instance and token.",
+							 &le_log_terms,
+							 false, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("leader_election.promotion_grace",
 							"Time after a promotion in which nobody becomes leader.",
 							"Must not be shorter than the longest lease in use. 0 is for clusters that promote only synchronous standbys.",
@@ -201,8 +121,8 @@ _PG_init(void)
 #endif
 	MarkGUCPrefixReserved("leader_election");
 
-	RegisterXactCallback(transition_callback, NULL);
-	le_guard_init();
+	RegisterXactCallback(transaction_callback, NULL);
+	le_transition_init();
 
 	if (process_shared_preload_libraries_in_progress)
 	{

@@ -9,13 +9,16 @@
  * entries harmless, because in a new epoch each lease counts as renewed at
  * the epoch's start.
  *
- *	leader_election.c	load, settings, what happens at commit
+ *	leader_election.c	load, settings, the order of what happens at commit
  *	functions.c			the SQL functions that elect: check arguments, call
  *	monitor.c			the SQL functions that show: the view's rows, le_info()
  *	rules.c				the rules: row, entry, now and epoch in, a verdict out
  *	lease.c				the protocol: the order of locks, clock, entry and row
+ *	standby.c			a term that a synchronous standby lacks is not believed
+ *	transition.c		what this transaction has begun and ended
  *	locks.c				our heavyweight locks
- *	lease_table.c		the only file that touches rows and sequences
+ *	lease_table.c		the only file that touches rows
+ *	tokens.c			the only file that touches the sequences
  *	heartbeat.c			the only file that touches entries
  *	epoch.c				shared memory, the epoch, the lease clock
  *	guard.c				le_guard: a deposed leader cannot commit
@@ -59,6 +62,7 @@
 
 #define LE_INSTANCE_MAX 127		/* bytes of an instance's name */
 #define LE_LEASE_MS_MAX INT64CONST(86400000)	/* a day */
+#define LE_TOKEN_ANY PG_INT64_MIN	/* stands for any term; no term has it */
 #define LE_SWEEP_BATCH 1000		/* rows deleted in one transaction at most */
 
 /* leadership lost */
@@ -100,10 +104,18 @@ typedef struct LeCaller
 typedef struct LeEpoch
 {
 	int64		id;				/* random, only equality matters; 0: none */
-	int64		timeline;		/* WAL timeline, for the whole epoch */
+	int64		timeline;		/* WAL timeline, for people to read */
+	int64		lineage;		/* of this cluster on this timeline, for rules */
 	TimestampTz start;			/* wall time, and start of the lease clock */
-	int64		anchor;			/* CLOCK_MONOTONIC at start, microseconds */
+	int64		anchor;			/* the counting clock at start, microseconds */
 } LeEpoch;
+
+/*
+ * A lineage is a hash of system identifier and timeline, because the number
+ * of a timeline comes back after pg_upgrade.  This one is nobody's: no term
+ * has been begun yet in this database, on a timeline which is not the first.
+ */
+#define LE_LINEAGE_NONE 1
 
 /*
  * A term's row.  Times are of the lease clock of the row's epoch, except
@@ -115,7 +127,7 @@ typedef struct LeRow
 	int64		token;
 	int64		lease_ms;
 	Oid			leader_role;
-	int64		timeline;
+	int64		lineage;
 	int64		epoch;
 	TimestampTz expires_at;
 	TimestampTz created_at;
@@ -124,12 +136,21 @@ typedef struct LeRow
 	/* not columns */
 	ItemPointerData tid;
 	bool		own;			/* written by the current transaction */
+	bool		copied;			/* with another database: it is nobody's */
 } LeRow;
+
+/* Keeps an entry's place for a term that has had no heartbeat yet */
+typedef struct LeReservation
+{
+	int64		token;			/* 0: for none */
+	TimestampTz until;			/* lease clock; the end of the first lease */
+} LeReservation;
 
 /*
  * A heartbeat: how long the holder has renewed for.  It speaks only while its
  * token is the row's; every transition changes the row's token or removes the
- * row.  Token 0 is an entry that was reserved for a term to come.
+ * row.  Token 0: there has been no heartbeat, the place is reserved for a term
+ * to come.
  */
 typedef struct LeEntry
 {
@@ -137,8 +158,8 @@ typedef struct LeEntry
 	int64		token;
 	TimestampTz expires_at;		/* lease clock */
 	TimestampTz renewed_at;		/* lease clock */
-	TimestampTz reserved_until; /* lease clock; keeps an entry that is over */
 	int64		renewals;
+	LeReservation reserved;
 	int64		lease_ms;
 	Oid			leader_role;
 	bool		recheck;		/* a transition is on its way: ask the row */
@@ -176,7 +197,8 @@ typedef enum LeBeat
 typedef enum LePhase
 {
 	LE_PHASE_LIVE,
-	LE_PHASE_GRACE,
+	LE_PHASE_RESTARTED,			/* live, counted from the epoch's start */
+	LE_PHASE_GRACE,				/* nobody leads, because of a promotion */
 	LE_PHASE_EXPIRED
 } LePhase;
 
@@ -202,17 +224,31 @@ typedef struct LeShared
 	bool		no_worker_slot_logged;	/* ... or at any in this epoch */
 } LeShared;
 
+/* How a term began or ended */
+typedef enum LeChangeKind
+{
+	LE_BEGUN,
+	LE_RELEASED,
+	LE_EXPIRED					/* noticed by a successor or a sweep */
+} LeChangeKind;
+
 /* leader_election.c */
 extern bool le_allow_in_transaction;
+extern bool le_log_terms;
 extern int	le_promotion_grace;
 extern int	le_memory_limit;
 extern bool le_sweeper;
 extern int	le_sweep_interval;
 extern int	le_sweep_jitter;
 
+/* transition.c */
 extern bool le_in_transaction_block(void);
-extern void le_transition_note(bool durable);
-extern void le_transition_begin_term(const LeCaller *caller, int64 token);
+extern LeReservation *le_transition_begins(const LeKey *key, const LeRow *row);
+extern void le_transition_ends(const LeKey *key, const LeRow *row,
+							   LeChangeKind how);
+extern bool le_transition_released(const LeKey *key, int64 token);
+extern void le_transition_at_end(XactEvent event);
+extern void le_transition_init(void);
 
 /* epoch.c */
 extern LeShared *le_shared_attach(void);
@@ -225,7 +261,7 @@ extern int64 le_rule_length(int64 lease_ms);
 extern TimestampTz le_rule_end(const LeState *state, const LeEpoch *epoch);
 extern bool le_rule_live(const LeState *state, const LeEpoch *epoch);
 extern TimestampTz le_rule_vacant_from(const LeState *state,
-									   int64 known_timeline,
+									   int64 known_lineage,
 									   const LeEpoch *epoch);
 extern LePhase le_rule_phase(const LeState *state, const LeEpoch *epoch);
 extern bool le_rule_over(const LeState *state, int64 expired_for_ms,
@@ -268,7 +304,11 @@ extern bool le_lease_inspect(Relation rel, int64 lock_id, const LeEpoch *epoch,
 							 LeState *state);
 extern bool le_lease_is_held(const LeCaller *caller);
 extern Relation le_lease_table_open(Oid relid, LOCKMODE mode);
-extern void le_lease_check_begun(const LeCaller *caller);
+extern void le_lease_check_begun(const LeKey *key, int64 token);
+
+/* standby.c */
+extern bool le_standby_must_confirm(void);
+extern void le_standby_confirm(const LeCaller *caller);
 
 /* lease_table.c */
 extern Oid	le_table_of_function(Oid funcid);
@@ -282,8 +322,11 @@ extern int64 *le_table_list(Relation rel, int *count);
 extern void le_table_insert(Relation rel, const LeRow *row);
 extern void le_table_update(Relation rel, const LeRow *row);
 extern void le_table_delete(Relation rel, const LeRow *row);
-extern int64 le_table_known_timeline(Relation rel);
-extern int64 le_table_draw_token(Relation rel, int64 timeline);
+extern bool le_table_is_shielded(Relation rel);
+
+/* tokens.c */
+extern int64 le_token_known_lineage(Relation rel);
+extern int64 le_token_draw(Relation rel, int64 lineage, int64 above);
 
 /* heartbeat.c */
 extern bool le_store_copy(const LeKey *key, LeEntry *copy);
@@ -292,22 +335,25 @@ extern LeBeat le_store_beat(const LeCaller *caller, int64 lease_ms,
 							LeEntry *seen);
 extern bool le_store_beat_row(const LeCaller *caller, const LeRow *row,
 							  const LeEpoch *epoch);
-extern void le_store_reserve(const LeKey *key, TimestampTz until);
+extern void le_store_reserve(const LeKey *key,
+							 const LeReservation *reservation,
+							 LeReservation *before, const LeEpoch *epoch);
 extern void le_store_mark(const LeKey *key, LeEntry *copy);
+extern void le_store_forget(const LeKey *key, int64 token,
+							const LeReservation *before);
 extern void le_store_drop_over(TimestampTz now);
 extern int64 le_store_count(void);
 
 /* functions.c */
+extern void le_check_primary(const char *function);
 extern void le_arg_check_null(FunctionCallInfo fcinfo, int n,
 							  const char *name);
 extern char *le_printable(const char *string);
 
 /* guard.c */
-extern void le_guard_init(void);
 extern void le_guard_at_end(XactEvent event);
 extern void le_guard_ask(void);
 extern int64 le_guard_set(LeCaller *caller);
-extern void le_guard_release(const LeKey *key, int64 token);
 extern bool le_guard_is_set(const LeKey *key);
 
 /* worker.c */

@@ -192,17 +192,21 @@ lease_beat(const LeCaller *caller, int64 lease_ms, const LeEpoch *epoch)
 }
 
 /*
- * Heartbeat under the heavyweight lock.  False: the caller does not lead.
+ * Heartbeat under the heavyweight lock.  False: the caller does not lead; then
+ * *unconfirmed is the token of the term that it would lead in, if a standby
+ * had confirmed that one, or 0.
  *
  * A row that this transaction has written is not committed yet, and an entry
  * must not speak for it: the new end goes into the row.
  */
 static bool
 lease_beat_locked(Relation rel, const LeCaller *caller, int64 lease_ms,
-				  const LeEpoch *epoch)
+				  const LeEpoch *epoch, int64 *unconfirmed)
 {
+	int64		confirmed = *unconfirmed;
 	LeState		state;
 
+	*unconfirmed = 0;
 	le_lease_look(rel, &caller->key, epoch, &state);
 	if (!le_rule_leads(caller, &state, epoch))
 		return false;
@@ -210,28 +214,47 @@ lease_beat_locked(Relation rel, const LeCaller *caller, int64 lease_ms,
 	le_lease_judge_role(caller, state.row.leader_role);
 	lease_judge_length(caller, lease_ms, state.row.lease_ms);
 
-	if (!state.row.own)
-		return le_store_beat_row(caller, &state.row, epoch);
+	if (state.row.own)
+	{
+		state.row.expires_at = state.now + le_rule_length(state.row.lease_ms);
+		le_table_update(rel, &state.row);
+		return true;
+	}
 
-	state.row.expires_at = state.now + le_rule_length(state.row.lease_ms);
-	le_table_update(rel, &state.row);
-	return true;
+	if (state.entry.token != state.row.token &&
+		state.row.token != confirmed && le_standby_must_confirm())
+	{
+		*unconfirmed = state.row.token;
+		return false;
+	}
+	return le_store_beat_row(caller, &state.row, epoch);
 }
 
 /*
  * The slow heartbeat: waits for a transition that is on its way, as an UPDATE
  * of the row would, under lock_timeout and deadlock detection.
+ *
+ * The first one of a term in an epoch also waits for a synchronous standby,
+ * without the lock, and then decides anew.
  */
 static bool
 lease_beat_slowly(Relation rel, const LeCaller *caller, int64 lease_ms,
 				  const LeEpoch *epoch)
 {
+	int64		unconfirmed = 0;
 	bool		renewed;
 
-	le_lock_take(LE_LOCK_LEASE, caller->key.lock_id, ShareLock, true);
-	renewed = lease_beat_locked(rel, caller, lease_ms, epoch);
-	le_lock_drop(LE_LOCK_LEASE, caller->key.lock_id, ShareLock);
-	return renewed;
+	for (;;)
+	{
+		le_lock_take(LE_LOCK_LEASE, caller->key.lock_id, ShareLock, true);
+		renewed = lease_beat_locked(rel, caller, lease_ms, epoch,
+									&unconfirmed);
+		le_lock_drop(LE_LOCK_LEASE, caller->key.lock_id, ShareLock);
+
+		if (renewed || unconfirmed == 0)
+			return renewed;
+		le_standby_confirm(caller);
+	}
 }
 
 /* le_renew: heartbeat, or false; never begins a term. */
@@ -263,17 +286,27 @@ le_lease_renew(const LeCaller *caller)
 
 /*
  * In a block that rolls back every contender would be told true in turn, and
- * one that stays open would keep the lock from everybody.
+ * one that stays open would keep the lock from everybody.  Refused whoever
+ * leads, because a client that is told false today would find out on the day
+ * on which it wins.
  */
 static void
 prevent_in_transaction_block(const LeCaller *caller)
 {
-	if (!le_allow_in_transaction && le_in_transaction_block())
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("le_try_acquire() cannot begin a term on lock " INT64_FORMAT " inside a transaction block",
-						caller->key.lock_id),
-				 errhint("Call it alone, in autocommit mode, or set \"leader_election.allow_in_transaction\" and count on the answer only after COMMIT.")));
+	if (le_allow_in_transaction || !le_in_transaction_block())
+		return;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+			 GetCurrentTransactionNestLevel() > 1 ?
+			 errmsg("le_try_acquire() cannot begin a term on lock " INT64_FORMAT " inside a subtransaction",
+					caller->key.lock_id) :
+			 errmsg("le_try_acquire() cannot begin a term on lock " INT64_FORMAT " inside a transaction block",
+					caller->key.lock_id),
+			 GetCurrentTransactionNestLevel() > 1 ?
+			 errdetail("A savepoint, or a block with an EXCEPTION clause in PL/pgSQL, is a subtransaction.") :
+			 errdetail("If there is no BEGIN in your code, the driver or the framework has begun the transaction."),
+			 errhint("Call it alone, in autocommit mode, or set \"leader_election.allow_in_transaction\" and count on the answer only after COMMIT.")));
 }
 
 /* Write the row of a new term.  From here the lock is kept to the end. */
@@ -282,23 +315,29 @@ lease_begin_term(Relation rel, const LeCaller *caller, int64 lease_ms,
 				 const LeState *state, const LeEpoch *epoch)
 {
 	LeRow		row;
+	LeReservation reservation;
+	LeReservation *before;
 
 	Assert(le_lock_held(LE_LOCK_LEASE, caller->key.lock_id, ExclusiveLock));
 
-	prevent_in_transaction_block(caller);
-	le_store_reserve(&caller->key, state->now + le_rule_length(lease_ms));
-
 	row.lock_id = caller->key.lock_id;
-	row.token = le_table_draw_token(rel, epoch->timeline);
+	row.token = le_token_draw(rel, epoch->lineage,
+							  state->found ? state->row.token : 0);
 	row.lease_ms = lease_ms;
 	row.leader_role = caller->role;
-	row.timeline = epoch->timeline;
+	row.lineage = epoch->lineage;
 	row.epoch = epoch->id;
 	row.expires_at = state->now + le_rule_length(lease_ms);
 	row.created_at = GetCurrentTimestamp();
 	strlcpy(row.leader_id, caller->instance, sizeof(row.leader_id));
 
-	le_transition_begin_term(caller, row.token);
+	if (state->found && !state->row.copied)
+		le_transition_ends(&caller->key, &state->row, LE_EXPIRED);
+	before = le_transition_begins(&caller->key, &row);
+	reservation.token = row.token;
+	reservation.until = row.expires_at;
+	le_store_reserve(&caller->key, &reservation, before, epoch);
+
 	if (state->found)
 	{
 		row.tid = state->row.tid;
@@ -338,9 +377,8 @@ lease_challenge(Relation rel, const LeCaller *caller, int64 lease_ms,
 				const LeEpoch *epoch)
 {
 	int64		lock_id = caller->key.lock_id;
-	int64		known_timeline = epoch->timeline;
+	int64		known_lineage = epoch->lineage;
 	LeState		state;
-	bool		leads;
 
 	if (!lease_lock_to_change(lock_id))
 	{
@@ -351,18 +389,19 @@ lease_challenge(Relation rel, const LeCaller *caller, int64 lease_ms,
 	}
 
 	le_lease_look(rel, &caller->key, epoch, &state);
-	if (!state.found)
-		known_timeline = le_table_known_timeline(rel);
+	if (!state.found || state.row.copied)
+		known_lineage = le_token_known_lineage(rel);
 
-	if (state.now >= le_rule_vacant_from(&state, known_timeline, epoch))
+	if (state.now >= le_rule_vacant_from(&state, known_lineage, epoch))
 	{
 		lease_begin_term(rel, caller, lease_ms, &state, epoch);
 		return true;
 	}
 
-	leads = lease_beat_locked(rel, caller, lease_ms, epoch);
+	/* our own live lease, begun or given back since we looked */
 	le_lock_drop(LE_LOCK_LEASE, lock_id, ExclusiveLock);
-	return leads;
+	return le_rule_leads(caller, &state, epoch) &&
+		lease_beat_slowly(rel, caller, lease_ms, epoch);
 }
 
 /* le_try_acquire: lead, or false at once. */
@@ -380,7 +419,10 @@ le_lease_acquire(const LeCaller *caller, int64 lease_ms)
 	if (le_entry_usable(&state.entry, state.now))
 	{
 		if (!le_rule_names(caller, state.entry.leader_id, state.entry.token))
+		{
+			prevent_in_transaction_block(caller);
 			return false;
+		}
 		if (lease_beat(caller, lease_ms, epoch) == LE_BEAT_DONE)
 			return true;
 		/* over or marked since: go on as if the entry had not been there */
@@ -388,15 +430,19 @@ le_lease_acquire(const LeCaller *caller, int64 lease_ms)
 
 	rel = le_lease_table_open(caller->key.relation, RowExclusiveLock);
 	le_lease_look(rel, &caller->key, epoch, &state);
+	if (!state.found && le_in_transaction_block())
+		le_lease_look_hard(rel, &caller->key, epoch, &state);
 
 	if (le_rule_leads(caller, &state, epoch) &&
 		lease_beat_slowly(rel, caller, lease_ms, epoch))
 		leads = true;
-	else if (le_rule_live(&state, epoch) &&
-			 !le_rule_names(caller, state.row.leader_id, state.row.token))
-		leads = false;
 	else
-		leads = lease_challenge(rel, caller, lease_ms, epoch);
+	{
+		prevent_in_transaction_block(caller);
+		leads = !(le_rule_live(&state, epoch) &&
+				  !le_rule_names(caller, state.row.leader_id, state.row.token)) &&
+			lease_challenge(rel, caller, lease_ms, epoch);
+	}
 
 	table_close(rel, RowExclusiveLock);
 	return leads;
@@ -442,9 +488,8 @@ le_lease_release(const LeCaller *caller)
 	if (ends)
 	{
 		TEST_PAUSE(LE_PAUSE_MARKED);
-		le_transition_note(true);
+		le_transition_ends(&caller->key, &state.row, LE_RELEASED);
 		le_table_delete(rel, &state.row);
-		le_guard_release(&caller->key, state.row.token);
 		le_worker_launch(RelationGetRelid(rel));
 	}
 	else
@@ -458,21 +503,21 @@ le_lease_release(const LeCaller *caller)
  * One that a savepoint has undone does not count.
  */
 void
-le_lease_check_begun(const LeCaller *caller)
+le_lease_check_begun(const LeKey *key, int64 token)
 {
 	const LeEpoch *epoch = le_epoch_current();
-	Relation	rel = le_table_open_lease(caller->key.relation, AccessShareLock);
+	Relation	rel = le_table_open_lease(key->relation, AccessShareLock);
 	LeState		state;
 
 	if (rel == NULL)
 		return;
-	le_lease_look(rel, &caller->key, epoch, &state);
-	if (state.found && state.row.own && state.row.token == caller->token &&
+	le_lease_look(rel, key, epoch, &state);
+	if (state.found && state.row.own && state.row.token == token &&
 		!le_rule_live(&state, epoch))
 		ereport(ERROR,
 				(errcode(ERRCODE_LE_LEADERSHIP_LOST),
 				 errmsg("the lease that this transaction began on lock " INT64_FORMAT " has run out before its commit",
-						caller->key.lock_id),
+						key->lock_id),
 				 errhint("Commit sooner, or ask for a longer lease.")));
 	table_close(rel, AccessShareLock);
 }

@@ -6,7 +6,8 @@
  * Rows are read with SnapshotSelf, which sees what is committed now and what
  * this transaction has written, whatever the caller's snapshot.  It can miss
  * a row that is being updated, so a miss is believed only under the lock's
- * heavyweight lock.  Rows are written without executor, rules and triggers.
+ * heavyweight lock.  Rows are written without executor, rules and triggers;
+ * whoever else writes the table runs into le_shield().
  *
  *-------------------------------------------------------------------------
  */
@@ -17,8 +18,12 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/indexing.h"
+#include "catalog/pg_am.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
 #include "commands/sequence.h"
+#include "commands/trigger.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -30,6 +35,8 @@
 #include "compat.h"
 #include "leader_election.h"
 
+LE_FUNCTION(le_shield);
+
 /* the columns of le_lease, in the install script's order */
 enum
 {
@@ -37,7 +44,8 @@ enum
 	Anum_token,
 	Anum_lease_ms,
 	Anum_leader_role,
-	Anum_timeline,
+	Anum_database,
+	Anum_lineage,
 	Anum_epoch,
 	Anum_expires_at,
 	Anum_created_at,
@@ -46,6 +54,20 @@ enum
 };
 
 #define COLUMN(array, column) ((array)[Anum_##column - 1])
+
+static const Oid column_types[Natts_le_lease] =
+{
+	[Anum_lock_id - 1] = INT8OID,
+	[Anum_token - 1] = INT8OID,
+	[Anum_lease_ms - 1] = INT8OID,
+	[Anum_leader_role - 1] = OIDOID,
+	[Anum_database - 1] = OIDOID,
+	[Anum_lineage - 1] = INT8OID,
+	[Anum_epoch - 1] = INT8OID,
+	[Anum_expires_at - 1] = TIMESTAMPTZOID,
+	[Anum_created_at - 1] = TIMESTAMPTZOID,
+	[Anum_leader_id - 1] = TEXTOID
+};
 
 /*
  * Find le_lease through the schema of one of our functions, so that neither
@@ -67,20 +89,104 @@ le_table_of_function(Oid funcid)
 	return relid;
 }
 
-/* Open le_lease; NULL if it is gone. */
+/* What is wrong with this table, or NULL */
+static const char *
+table_fault(Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	if (rel->rd_rel->relkind != RELKIND_RELATION ||
+		rel->rd_rel->relam != HEAP_TABLE_AM_OID)
+		return "It is not a plain table.";
+	if (rel->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
+		return "It would be empty after a crash.";
+	if (desc->natts != Natts_le_lease)
+		return "It has other columns.";
+	for (int i = 0; i < Natts_le_lease; i++)
+	{
+		if (TupleDescAttr(desc, i)->atttypid != column_types[i])
+			return "A column has another type.";
+	}
+	if (!OidIsValid(compat_primary_key(rel)))
+		return "It has no primary key.";
+	return NULL;
+}
+
+/*
+ * Open le_lease; NULL if it is gone.  We read and write its rows without the
+ * server's help, so it must be the table that the install script has made:
+ * one with a column of another type would crash the server.
+ */
 Relation
 le_table_open_lease(Oid relid, LOCKMODE mode)
 {
 	Relation	rel = try_table_open(relid, mode);
+	const char *fault = rel != NULL ? table_fault(rel) : NULL;
 
-	if (rel != NULL && RelationGetNumberOfAttributes(rel) != Natts_le_lease)
+	if (fault != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s\" has %d columns, but leader_election %s expects %d",
-						RelationGetRelationName(rel),
-						RelationGetNumberOfAttributes(rel),
-						LE_VERSION, Natts_le_lease)));
+				 errmsg("table \"%s\" is not as leader_election %s has created it",
+						RelationGetRelationName(rel), LE_VERSION),
+				 errdetail_internal("%s", fault),
+				 errhint("Undo what was done to it, or use DROP EXTENSION and CREATE EXTENSION.")));
 	return rel;
+}
+
+/*
+ * le_shield() returns trigger
+ *
+ * Keeps everybody but our functions from le_lease, superusers too: 42809.
+ * What arrives by logical replication is passed over and not refused, or the
+ * subscription would stand still for ever; a publication FOR ALL TABLES
+ * includes le_lease.  (A TRUNCATE can only be refused.)
+ */
+Datum
+le_shield(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("le_shield() must be called by a trigger")));
+
+	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA &&
+		TRIGGER_FIRED_FOR_ROW(data->tg_event) &&
+		TRIGGER_FIRED_BEFORE(data->tg_event))
+		PG_RETURN_POINTER(NULL);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+			 errmsg("cannot change table \"%s\" by hand",
+					le_printable(RelationGetRelationName(data->tg_relation))),
+			 errhint("Use le_release() to end a term and le_sweep() to remove those that are over.")));
+}
+
+/* Is le_shield() in its place, for all that can be done to the table? */
+bool
+le_table_is_shielded(Relation rel)
+{
+	int			row_events = 0;
+	bool		truncate = false;
+
+	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+	{
+		Trigger    *trigger = &rel->trigdesc->triggers[i];
+
+		if (trigger->tgenabled != TRIGGER_FIRES_ALWAYS ||
+			trigger->tgqual != NULL || trigger->tgnattr != 0 ||
+			!TRIGGER_FOR_BEFORE(trigger->tgtype) ||
+			get_func_namespace(trigger->tgfoid) != RelationGetNamespace(rel) ||
+			strcmp(get_func_name(trigger->tgfoid), "le_shield") != 0)
+			continue;
+		if (TRIGGER_FOR_ROW(trigger->tgtype))
+			row_events |= trigger->tgtype;
+		else if (TRIGGER_FOR_TRUNCATE(trigger->tgtype))
+			truncate = true;
+	}
+	return truncate && TRIGGER_FOR_INSERT(row_events) &&
+		TRIGGER_FOR_UPDATE(row_events) && TRIGGER_FOR_DELETE(row_events);
 }
 
 /* Is it like the primary key: a plain index on lock_id and nothing else? */
@@ -155,7 +261,7 @@ row_from_tuple(Relation rel, HeapTuple tuple, LeRow *row)
 	row->token = DatumGetInt64(COLUMN(values, token));
 	row->lease_ms = DatumGetInt64(COLUMN(values, lease_ms));
 	row->leader_role = DatumGetObjectId(COLUMN(values, leader_role));
-	row->timeline = DatumGetInt64(COLUMN(values, timeline));
+	row->lineage = DatumGetInt64(COLUMN(values, lineage));
 	row->epoch = DatumGetInt64(COLUMN(values, epoch));
 	row->expires_at = DatumGetTimestampTz(COLUMN(values, expires_at));
 	row->created_at = DatumGetTimestampTz(COLUMN(values, created_at));
@@ -163,6 +269,7 @@ row_from_tuple(Relation rel, HeapTuple tuple, LeRow *row)
 						   row->leader_id, sizeof(row->leader_id));
 	row->tid = tuple->t_self;
 	row->own = TransactionIdIsCurrentTransactionId(xmin);
+	row->copied = DatumGetObjectId(COLUMN(values, database)) != MyDatabaseId;
 }
 
 /* Read the row of a lock.  False if there is none to be seen. */
@@ -276,7 +383,8 @@ tuple_from_row(Relation rel, const LeRow *row)
 	COLUMN(values, token) = Int64GetDatum(row->token);
 	COLUMN(values, lease_ms) = Int64GetDatum(row->lease_ms);
 	COLUMN(values, leader_role) = ObjectIdGetDatum(row->leader_role);
-	COLUMN(values, timeline) = Int64GetDatum(row->timeline);
+	COLUMN(values, database) = ObjectIdGetDatum(MyDatabaseId);
+	COLUMN(values, lineage) = Int64GetDatum(row->lineage);
 	COLUMN(values, epoch) = Int64GetDatum(row->epoch);
 	COLUMN(values, expires_at) = TimestampTzGetDatum(row->expires_at);
 	COLUMN(values, created_at) = TimestampTzGetDatum(row->created_at);
@@ -327,88 +435,4 @@ le_table_delete(Relation rel, const LeRow *row)
 
 	CatalogTupleDelete(rel, &tid);
 	table_wrote(rel);
-}
-
-/*
- * The last value of one of our sequences.  They always have one, the install
- * script sees to it; to take a missing one for 0 would make tokens go back.
- */
-static int64
-sequence_get(Relation rel, const char *name)
-{
-	Oid			seqid = get_relname_relid(name, RelationGetNamespace(rel));
-
-	LOCAL_FCINFO(fcinfo, 1);
-	Datum		value;
-
-	if (!OidIsValid(seqid))
-		elog(ERROR, "sequence \"%s\" does not exist", name);
-
-	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = ObjectIdGetDatum(seqid);
-	fcinfo->args[0].isnull = false;
-	value = pg_sequence_last_value(fcinfo);
-	if (fcinfo->isnull)
-		elog(ERROR, "sequence \"%s\" has no value", name);
-	return DatumGetInt64(value);
-}
-
-/* setval() and not nextval(), which would show in the user's lastval() */
-static void
-sequence_set(Relation rel, const char *name, int64 value)
-{
-	Oid			seqid = get_relname_relid(name, RelationGetNamespace(rel));
-
-	DirectFunctionCall2(setval_oid, ObjectIdGetDatum(seqid),
-						Int64GetDatum(value));
-}
-
-/*
- * The WAL timeline of the last term begun in this database.  Asked with the
- * rights of the table's owner, as are all uses of the sequences.
- */
-int64
-le_table_known_timeline(Relation rel)
-{
-	Oid			save_userid;
-	int			save_sec_context;
-	int64		timeline;
-
-	GetUserIdAndSecContext(&save_userid, &save_sec_context);
-	SetUserIdAndSecContext(rel->rd_rel->relowner,
-						   save_sec_context | SECURITY_LOCAL_USERID_CHANGE);
-	timeline = sequence_get(rel, "le_timeline_seq");
-	SetUserIdAndSecContext(save_userid, save_sec_context);
-
-	return timeline;
-}
-
-/*
- * Draw the token of a new term: greater than any drawn before in this
- * database, and, so that it also grows where the sequence was lost, not
- * behind the wall clock.  The timeline is noted along with it: only a draw
- * shows that a promotion's grace has been waited for.
- */
-int64
-le_table_draw_token(Relation rel, int64 timeline)
-{
-	Oid			relid = RelationGetRelid(rel);
-	Oid			save_userid;
-	int			save_sec_context;
-	int64		token;
-
-	GetUserIdAndSecContext(&save_userid, &save_sec_context);
-	SetUserIdAndSecContext(rel->rd_rel->relowner,
-						   save_sec_context | SECURITY_LOCAL_USERID_CHANGE);
-	le_lock_take(LE_LOCK_DRAW, relid, ExclusiveLock, true);
-
-	token = Max(sequence_get(rel, "le_token_seq") + 1, GetCurrentTimestamp());
-	sequence_set(rel, "le_token_seq", token);
-	if (sequence_get(rel, "le_timeline_seq") != timeline)
-		sequence_set(rel, "le_timeline_seq", timeline);
-
-	le_lock_drop(LE_LOCK_DRAW, relid, ExclusiveLock);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
-
-	return token;
 }

@@ -31,11 +31,23 @@ le_lock_tag(LOCKTAG *tag, LeLockClass class, int64 id)
 						 (uint32) id, class);
 }
 
+/* What to do if the server's table of locks is full */
+static void
+lock_error_callback(void *arg)
+{
+	if (geterrcode() == ERRCODE_OUT_OF_MEMORY)
+		errhint("Begin, end or guard fewer terms in one statement or transaction: each keeps a lock until its end. Or increase \"max_locks_per_transaction\".");
+}
+
 /* Take a heavyweight lock; false if it is not free and we must not wait. */
 bool
 le_lock_take(LeLockClass class, int64 id, LOCKMODE mode, bool wait)
 {
 	ResourceOwner save_owner = CurrentResourceOwner;
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = lock_error_callback,
+	};
 	LOCKTAG		tag;
 	LockAcquireResult result;
 
@@ -44,7 +56,9 @@ le_lock_take(LeLockClass class, int64 id, LOCKMODE mode, bool wait)
 
 	le_lock_tag(&tag, class, id);
 	CurrentResourceOwner = CurTransactionResourceOwner;
+	error_context_stack = &callback;
 	result = LockAcquire(&tag, mode, false, !wait);
+	error_context_stack = callback.previous;
 	CurrentResourceOwner = save_owner;
 	return result != LOCKACQUIRE_NOT_AVAIL;
 }

@@ -26,6 +26,9 @@
 LE_FUNCTION(le_leases);
 LE_FUNCTION(le_info);
 
+/* What an entry takes of the shared memory, about, in bytes */
+#define ENTRY_SIZE 300
+
 static const char *
 phase_name(LePhase phase)
 {
@@ -33,6 +36,8 @@ phase_name(LePhase phase)
 	{
 		case LE_PHASE_LIVE:
 			return "live";
+		case LE_PHASE_RESTARTED:
+			return "restarted";
 		case LE_PHASE_GRACE:
 			return "grace";
 		case LE_PHASE_EXPIRED:
@@ -80,7 +85,7 @@ le_leases(PG_FUNCTION_ARGS)
 
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextReset(row_context);
-		if (!le_lease_inspect(rel, ids[i], epoch, &state))
+		if (!le_lease_inspect(rel, ids[i], epoch, &state) || state.row.copied)
 			continue;
 
 		values[COL_ID] = Int64GetDatum(state.row.lock_id);
@@ -97,7 +102,7 @@ le_leases(PG_FUNCTION_ARGS)
 		values[COL_STATE] = CStringGetTextDatum("standby");
 		if (epoch != NULL)
 		{
-			TimestampTz end = le_rule_vacant_from(&state, state.row.timeline,
+			TimestampTz end = le_rule_vacant_from(&state, state.row.lineage,
 												  epoch);
 			int64		to_wall = GetCurrentTimestamp() - le_clock_now(epoch);
 
@@ -144,9 +149,12 @@ sweeper_pid(Oid relid)
 	return 0;
 }
 
-/* The longest lease that is live now, in milliseconds */
+/*
+ * The longest lease that is live now, in milliseconds; on a standby, which
+ * cannot tell, of all that might be.
+ */
 static int64
-longest_live_lease(Relation rel, const LeEpoch *epoch)
+longest_lease(Relation rel, const LeEpoch *epoch)
 {
 	int			count;
 	int64	   *ids = le_table_list(rel, &count);
@@ -158,10 +166,25 @@ longest_live_lease(Relation rel, const LeEpoch *epoch)
 
 		CHECK_FOR_INTERRUPTS();
 		if (le_lease_inspect(rel, ids[i], epoch, &state) &&
-			le_rule_live(&state, epoch))
+			!state.row.copied &&
+			(epoch == NULL || le_rule_live(&state, epoch)))
 			longest = Max(longest, state.row.lease_ms);
 	}
 	return longest;
+}
+
+/*
+ * How long does a promotion's grace still keep the locks of this database
+ * from everybody, in milliseconds?
+ */
+static int64
+grace_remaining(Relation rel, const LeEpoch *epoch)
+{
+	LeState		state = {.found = false};
+	TimestampTz end = le_rule_vacant_from(&state, le_token_known_lineage(rel),
+										  epoch);
+
+	return Max(end - le_clock_now(epoch), 0) / 1000;
 }
 
 static void
@@ -180,12 +203,14 @@ le_info(PG_FUNCTION_ARGS)
 	enum
 	{
 		COL_VERSION, COL_EPOCH, COL_EPOCH_START, COL_TIMELINE,
-		COL_SWEEPER_PID, COL_ENTRIES, COL_WARNINGS, N_COLS
+		COL_GRACE_REMAINING_MS, COL_SWEEPER_PID, COL_ENTRIES, COL_WARNINGS, N_COLS
 	};
 	const LeEpoch *epoch = le_epoch_current();
 	Oid			relid = le_table_of_function(fcinfo->flinfo->fn_oid);
 	Relation	rel = le_lease_table_open(relid, AccessShareLock);
 	int			pid = sweeper_pid(relid);
+	int64		entries = le_store_count();
+	int64		longest;
 	ArrayBuildState *warnings = initArrayResult(TEXTOID, CurrentMemoryContext,
 												false);
 	TupleDesc	tupdesc;
@@ -195,16 +220,16 @@ le_info(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 
-	if (epoch != NULL)
-	{
-		int64		longest = longest_live_lease(rel, epoch);
-
-		if (le_promotion_grace < longest)
-			warn(&warnings, psprintf("leader_election.promotion_grace (%d ms) is shorter than a live lease (" INT64_FORMAT " ms)",
-									 le_promotion_grace, longest));
-		if (le_sweeper && pid == 0 && le_shared_attach()->no_worker_slot)
-			warn(&warnings, "no background worker slot was free for the sweeper, see max_worker_processes");
-	}
+	longest = longest_lease(rel, epoch);
+	if (le_promotion_grace < longest)
+		warn(&warnings, psprintf("leader_election.promotion_grace (%d ms) is shorter than a lease (" INT64_FORMAT " ms)",
+								 le_promotion_grace, longest));
+	if (epoch != NULL && le_sweeper && pid == 0 &&
+		le_shared_attach()->no_worker_slot)
+		warn(&warnings, "no background worker slot was free for the sweeper, see max_worker_processes");
+	if (entries * ENTRY_SIZE > le_memory_limit * INT64CONST(1024) / 100 * 80)
+		warn(&warnings, psprintf("heartbeats fill more than 80 %% of leader_election.memory_limit (%d kB)",
+								 le_memory_limit));
 	if (!le_sweeper)
 		warn(&warnings, "leader_election.sweeper is off");
 	if (!enableFsync)
@@ -215,11 +240,12 @@ le_info(PG_FUNCTION_ARGS)
 		warn(&warnings, "le_lease is in a publication");
 	if (!le_table_indexes_are_plain(rel))
 		warn(&warnings, "le_lease has other indexes than its primary key");
-	table_close(rel, AccessShareLock);
+	if (!le_table_is_shielded(rel))
+		warn(&warnings, "le_lease has lost the triggers that keep it from being changed by hand or by replication");
 
 	values[COL_VERSION] = CStringGetTextDatum(LE_VERSION);
 	nulls[COL_EPOCH] = nulls[COL_EPOCH_START] = nulls[COL_TIMELINE] =
-		(epoch == NULL);
+		nulls[COL_GRACE_REMAINING_MS] = (epoch == NULL);
 	if (epoch != NULL)
 	{
 		values[COL_EPOCH] = Int64GetDatum(epoch->id);
@@ -227,11 +253,14 @@ le_info(PG_FUNCTION_ARGS)
 			TimestampTzGetDatum(epoch->start + GetCurrentTimestamp() -
 								le_clock_now(epoch));
 		values[COL_TIMELINE] = Int64GetDatum(epoch->timeline);
+		values[COL_GRACE_REMAINING_MS] =
+			Int64GetDatum(grace_remaining(rel, epoch));
 	}
 	nulls[COL_SWEEPER_PID] = (pid == 0);
 	values[COL_SWEEPER_PID] = Int32GetDatum(pid);
-	values[COL_ENTRIES] = Int64GetDatum(le_store_count());
+	values[COL_ENTRIES] = Int64GetDatum(entries);
 	values[COL_WARNINGS] = makeArrayResult(warnings, CurrentMemoryContext);
+	table_close(rel, AccessShareLock);
 
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc),
 													  values, nulls)));

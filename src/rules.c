@@ -16,15 +16,17 @@
 #include "leader_election.h"
 
 /*
- * How long the server keeps a lease, in microseconds: 1/32 longer than its
- * holder counts, because their clocks may run at different rates.
+ * How long the server keeps a lease, in microseconds: 1/10 longer than its
+ * holder counts, because their clocks may run at different rates.  A client's
+ * clock that is slewed by 1/12, which is what chronyd allows itself, makes a
+ * lease 1/11 longer.
  */
 int64
 le_rule_length(int64 lease_ms)
 {
 	int64		length = lease_ms * 1000;
 
-	return length + length / 32;
+	return length + length / 10;
 }
 
 /* When does the lease of this row end? */
@@ -44,13 +46,14 @@ le_rule_end(const LeState *state, const LeEpoch *epoch)
 
 /*
  * Does the holder that the row names lead?  A term never outlives its
- * timeline: a promoted server may lack the last grants of the old one.
+ * lineage: a promoted server may lack the last grants of the old one.  Nor
+ * does it come along when a database is copied.
  */
 bool
 le_rule_live(const LeState *state, const LeEpoch *epoch)
 {
-	return state->found &&
-		state->row.timeline == epoch->timeline &&
+	return state->found && !state->row.copied &&
+		state->row.lineage == epoch->lineage &&
 		state->now < le_rule_end(state, epoch);
 }
 
@@ -58,16 +61,17 @@ le_rule_live(const LeState *state, const LeEpoch *epoch)
  * From when on may a new term begin?  After a promotion not before the grace
  * has passed, because a leader that this server does not know of may still
  * count on a lease; nor before one lease of the row that is known.
+ * known_lineage is that of the last term in this database.
  */
 TimestampTz
-le_rule_vacant_from(const LeState *state, int64 known_timeline,
+le_rule_vacant_from(const LeState *state, int64 known_lineage,
 					const LeEpoch *epoch)
 {
 	TimestampTz grace = epoch->start + le_rule_length(le_promotion_grace);
 
-	if (!state->found)
-		return known_timeline == epoch->timeline ? DT_NOBEGIN : grace;
-	if (state->row.timeline == epoch->timeline)
+	if (!state->found || state->row.copied)
+		return known_lineage == epoch->lineage ? DT_NOBEGIN : grace;
+	if (state->row.lineage == epoch->lineage)
 		return le_rule_end(state, epoch);
 	return Max(grace, epoch->start + le_rule_length(state->row.lease_ms));
 }
@@ -76,11 +80,11 @@ le_rule_vacant_from(const LeState *state, int64 known_timeline,
 LePhase
 le_rule_phase(const LeState *state, const LeEpoch *epoch)
 {
-	if (le_rule_live(state, epoch) &&
-		(state->entry.token == state->row.token ||
-		 state->row.epoch == epoch->id))
-		return LE_PHASE_LIVE;
-	if (state->now < le_rule_vacant_from(state, state->row.timeline, epoch))
+	if (le_rule_live(state, epoch))
+		return state->entry.token == state->row.token ||
+			state->row.epoch == epoch->id ?
+			LE_PHASE_LIVE : LE_PHASE_RESTARTED;
+	if (state->now < le_rule_vacant_from(state, state->row.lineage, epoch))
 		return LE_PHASE_GRACE;
 	return LE_PHASE_EXPIRED;
 }
@@ -104,9 +108,10 @@ le_rule_leads(const LeCaller *caller, const LeState *state,
 
 /*
  * Might the caller be the live holder, so that it is worth its while to wait
- * for another transaction?  A marked entry counts too: the row that it speaks
- * of may be changing under our eyes.  (A mark can outlive its term, so this
- * is not for le_try_acquire(): a challenger never waits.)
+ * for another transaction?  A marked entry counts too, unless the row tells
+ * of another term: the row that it speaks of may be changing under our eyes.
+ * (A mark can outlive its term, so this is not for le_try_acquire(): a
+ * challenger never waits.)
  */
 bool
 le_rule_worth_waiting(const LeCaller *caller, const LeState *state,
@@ -117,6 +122,7 @@ le_rule_worth_waiting(const LeCaller *caller, const LeState *state,
 	if (le_rule_leads(caller, state, epoch))
 		return true;
 	return entry->recheck && entry->token != 0 &&
+		(!state->found || state->row.token == entry->token) &&
 		state->now < entry->expires_at &&
 		le_rule_names(caller, entry->leader_id, entry->token);
 }
@@ -128,5 +134,5 @@ le_rule_over(const LeState *state, int64 expired_for_ms,
 {
 	return state->found &&
 		state->now - expired_for_ms * 1000 >=
-		le_rule_vacant_from(state, state->row.timeline, epoch);
+		le_rule_vacant_from(state, state->row.lineage, epoch);
 }

@@ -124,7 +124,7 @@ le_sweep_delete(Oid relid, int64 expired_for_ms, const int64 *lock_ids,
 		le_lease_look(rel, &key, epoch, &state);
 		if (le_rule_over(&state, expired_for_ms, epoch))
 		{
-			le_transition_note(false);
+			le_transition_ends(&key, &state.row, LE_EXPIRED);
 			le_table_delete(rel, &state.row);
 			deleted++;
 		}

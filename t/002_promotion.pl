@@ -67,7 +67,7 @@ sub begun_after
 sub kept_for
 {
 	my ($ms) = @_;
-	return $ms * 33 / 32 * 0.999;
+	return $ms * 11 / 10 * 0.999;
 }
 
 # What nobody can do after a promotion, whoever he is.  All in one statement:

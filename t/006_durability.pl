@@ -172,7 +172,7 @@ synchronous_standby_names = ''});
 		'a short lease is replaced');
 	is( $standby->safe_psql('postgres', qq{
 			SELECT extract(epoch FROM created_at - epoch_start) * 1000
-					 BETWEEN $short * 33 / 32 * 0.999 AND $long,
+					 BETWEEN $short * 11 / 10 * 0.999 AND $long,
 				   token > $token,
 				   le_renew(21, 'a', $token)
 			  FROM leader_lease, le_info() WHERE id = 21}),

@@ -130,7 +130,7 @@ subtest 'pg_upgrade' => sub {
 			SET search_path = election;
 			SELECT le_token(2, 'b') > $token,
 				   (SELECT extract(epoch FROM created_at - epoch_start) * 1000
-						>= $short * 33 / 32 * 0.999
+						>= $short * 11 / 10 * 0.999
 					  FROM leader_lease, le_info() WHERE id = 2);
 			DROP EXTENSION leader_election;}),
 		't|t',

@@ -80,7 +80,7 @@ sub runs_out
 		'a lease runs out');
 	cmp_ok(
 		seconds() - $renewed_after,
-		'>=', $short * 33 / 32 / 1000 * 0.999,
+		'>=', $short * 11 / 10 / 1000 * 0.999,
 		'it lasts its time');
 	return;
 }
@@ -105,9 +105,9 @@ foreach my $hours (1, -1, 0, -2, 2)
 					   le_try_acquire(1, 'b'), le_renew(1, 'a', $leader),
 					   le_leader(2), le_try_acquire(2, 'b');
 				SELECT count(*) FILTER (WHERE state = 'live'),
-					   bool_and(remaining_ms BETWEEN 1 AND $long * 33 / 32),
+					   bool_and(remaining_ms BETWEEN 1 AND $long * 11 / 10),
 					   bool_and(expires_at BETWEEN clock_timestamp()
-							AND clock_timestamp() + $long * 33 / 32 * interval '1 ms')
+							AND clock_timestamp() + $long * 11 / 10 * interval '1 ms')
 				  FROM leader_lease WHERE id IN (1, 2);}),
 			"a|t|f|t|a|f\n2|t|t",
 			'the leaders lead, nobody else does, and the view says so');
