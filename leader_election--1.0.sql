@@ -132,7 +132,7 @@ AS 'MODULE_PATHNAME', 'le_guard'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_guard(bigint, text, bigint) IS
-	'let this transaction commit only if instance (1..127 bytes) leads lock_id still, in the term it leads now (with a token: only in that term); returns the token of the term. Holds nothing until COMMIT, which looks once more and keeps every successor out until it is done. Call it first in the transaction. Errors: LE001 the instance does not lead, here (then the transaction is not guarded: roll it back) or at COMMIT (then nothing of it is kept); 42501 the lease belongs to another role; 22004 NULL lock_id or instance; 22023 instance out of range; 25006 on a standby; 0A000 at PREPARE TRANSACTION; 55P03 at COMMIT if lock_timeout passes while a release of the lease is open elsewhere';
+	'let this transaction commit only if instance (1..127 bytes) leads lock_id still, in the term it leads now (with a token: only in that term); returns the token of the term. Holds nothing until COMMIT, which looks once more and keeps every successor out until it is done. Call it first in the transaction. Cannot be taken back: no savepoint undoes it, and once it has failed, with whatever error, a transaction that has written cannot commit (LE001). A WARNING if it was a SELECT outside of a transaction block that has written nothing. Errors: LE001 the instance does not lead, here or at COMMIT (then nothing of it is kept); 42501 the lease belongs to another role; 22004 NULL lock_id or instance; 22023 instance out of range; 25006 on a standby; 0A000 at PREPARE TRANSACTION; 55P03 at COMMIT if lock_timeout passes while a release of the lease is open elsewhere';
 
 CREATE FUNCTION le_fence()
 RETURNS trigger
@@ -148,7 +148,7 @@ AS 'MODULE_PATHNAME', 'le_protect'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_protect(regclass, bigint) IS
-	'let the table, with its partitions and children, be changed only in transactions that call le_guard() for lock_id; others get LE002. Returns how many tables got the trigger; call it again after attaching a partition. Errors, nothing changed: 22004 NULL argument; 42501 the caller does not own all of these tables; 42809 not a table; 42710 one of them is protected by another lock, or has another trigger le_fence; 55000 the table has a parent that is not protected, or a trigger le_fence is disabled; 25006 read-only transaction or standby';
+	'let the table, with its partitions and children, be changed only in transactions that call le_guard() for lock_id; others get LE002. Returns how many tables got the trigger; call it again after attaching a partition. Errors, nothing changed: 22004 NULL argument; 42P01 it does not exist; 42501 the caller does not own all of these tables; 42809 not a table, or one of the extension''s own; 42710 one of them is protected by another lock, or has another trigger le_fence; 55000 the table has a parent that is not protected, or a trigger le_fence is disabled; 25006 read-only transaction or standby';
 
 CREATE FUNCTION le_unprotect(relation regclass)
 RETURNS bigint
@@ -156,7 +156,7 @@ AS 'MODULE_PATHNAME', 'le_unprotect'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_unprotect(regclass) IS
-	'undo le_protect() for the table, with its partitions and children. Returns how many tables lost the trigger. Errors, nothing changed: 22004 NULL argument; 42501 the caller does not own all of these tables; 25006 read-only transaction or standby';
+	'undo le_protect() for the table, with its partitions and children. Returns how many tables lost the trigger. Errors, nothing changed: 22004 NULL argument; 42P01, 42501, 42809 as for le_protect(); 25006 read-only transaction or standby';
 
 -- A statement fires only the triggers of the table that it names, so a table
 -- is as well protected as the tree that it belongs to: the view goes from each

@@ -10,10 +10,11 @@ package Model;
 #            transaction of a session has made of it ({levels}, one for the
 #            transaction and one for each savepoint).  Who has written the row
 #            of a lock holds the lock until that is committed or undone.
-#   guard    a term, in the level in which it was guarded, and in the order of
-#            le_guard()'s calls.  At commit all locks are taken in share mode,
-#            or none, and each term is looked at.  A level also notes the terms
-#            that it has ended by itself ({ended}).
+#   guard    a term that a transaction depends on, in the order of le_guard()'s
+#            calls; no savepoint undoes it.  At commit all locks are taken in
+#            share mode, or none, and each term is looked at.  A level notes the
+#            terms that it has ended by itself ({ended}).  A call that fails
+#            ({refused}) lets no transaction commit that has written ({made}).
 #   entry    per lock the heartbeats in memory: {term, renewals, marked}.  It is
 #            nobody's transaction.  It speaks without the row while it is not
 #            marked and its term is live.
@@ -73,6 +74,7 @@ sub connect    ## no critic: a session does connect
 		block => 0,     # BEGIN was sent
 		failed => 0,
 		levels => [],   # empty: no transaction
+		guards => [],
 		set => default_settings(),
 	};
 	return;
@@ -109,10 +111,10 @@ sub may_execute
 
 # ---- Transactions ----
 
-# What a level has written, guarded and ended
+# What a level has written and ended
 sub nothing_done
 {
-	return (writes => {}, guards => [], ended => {});
+	return (writes => {}, ended => {});
 }
 
 sub push_level
@@ -127,6 +129,8 @@ sub begin
 	my ($session) = @_;
 	$session->{made} = 0;     # a transition, even if it was undone
 	$session->{begun} = [];   # terms begun in a block
+	$session->{guards} = [];
+	$session->{refused} = 0;  # a guard
 	push_level($session);
 	$session->{set}{ro} = $session->{set}{dro};
 	return;
@@ -152,7 +156,6 @@ sub release_level
 	{
 		$outer->{$what}{$_} = $level->{$what}{$_} foreach keys %{$level->{$what}};
 	}
-	push @{$outer->{guards}}, @{$level->{guards}};
 	$session->{set}{ro} = $level->{saved}{ro};
 	return;
 }
@@ -161,6 +164,7 @@ sub end_transaction
 {
 	my ($session) = @_;
 	$session->{levels} = [];
+	$session->{guards} = [];
 	$session->{block} = 0;
 	$session->{failed} = 0;
 	$session->{set}{ro} = 0;
@@ -185,7 +189,7 @@ sub commit
 {
 	my ($self, $s, $session) = @_;
 	release_level($session) while @{$session->{levels}} > 1;
-	my $stops = $self->check_guards($s, $session);
+	my $stops = $self->check_refused($session) // $self->check_guards($s, $session);
 	if ($stops)
 	{
 		rollback($session) if $stops->{error};
@@ -205,12 +209,21 @@ sub commit
 	return;
 }
 
+# What keeps a transaction from its commit that was refused a guard, or nothing
+sub check_refused
+{
+	my ($self, $session) = @_;
+	return unless $session->{refused};
+	$self->counted('refused', $session->{made} ? 'LE001' : 'has only read');
+	return $session->{made} ? error('LE001') : undef;
+}
+
 # What keeps a guarded transaction from its commit, or nothing
 sub check_guards
 {
 	my ($self, $s, $session) = @_;
 	my $top = $session->{levels}[0];
-	my @terms = grep { !$top->{ended}{$_->{seq}} } @{$top->{guards}};
+	my @terms = grep { !$top->{ended}{$_->{seq}} } guards($session);
 	my ($busy) = grep { defined $self->blocker($s, $_->{lock}, 'share') } @terms;
 	foreach my $term (@terms)
 	{
@@ -221,7 +234,7 @@ sub check_guards
 	}
 	return {wait => $busy->{lock}, mode => 'share', terms => \@terms} if $busy;
 	$self->counted('guarded', 'live') foreach @terms;
-	$self->counted('guarded', 'own release') foreach @terms .. $#{$top->{guards}};
+	$self->counted('guarded', 'own release') foreach @terms .. $#{$session->{guards}};
 	return;
 }
 
@@ -280,7 +293,7 @@ sub is_own
 sub guards
 {
 	my ($session) = @_;
-	return map { @{$_->{guards}} } @{$session->{levels}};
+	return @{$session->{guards}};
 }
 
 # Another session that stands in the way of whoever wants a lock in this mode,
@@ -542,7 +555,7 @@ sub call_guard
 	return error('LE001') unless $term && names($op, $term);
 	my $wrong = judge($session, $op, $term);
 	return error($wrong) if $wrong;
-	push @{$session->{levels}[-1]{guards}}, $term
+	push @{$session->{guards}}, $term
 	  unless grep { $_->{seq} == $term->{seq} } guards($session);
 	return value({term => $term});
 }
@@ -657,7 +670,8 @@ my %control = (
 			rollback($session);
 			return 'ROLLBACK';
 		}
-		my $refused = $session->{made} || guards($session) ? '0A000' : $op->{possible} ? undef : '55000';
+		my $refused = $session->{refused} ? 'LE001'    # what is prepared counts as written
+		  : $session->{made} || guards($session) ? '0A000' : $op->{possible} ? undef : '55000';
 		if ($refused)
 		{
 			rollback($session);
@@ -905,12 +919,10 @@ sub step
 		return {};
 	}
 	return error('42501') unless may_execute($session, $f);
-	if ($argument_check{$f})
-	{
-		my $wrong = bad_argument($session, $op);
-		return error($wrong) if $wrong;
-	}
-	return $call{$f}->($self, $s, $session, $op, $session->{stage});
+	my $wrong = $argument_check{$f} && bad_argument($session, $op);
+	my $done = $wrong ? error($wrong) : $call{$f}->($self, $s, $session, $op, $session->{stage});
+	$session->{refused} = 1 if $f eq 'guard' && $done->{error};
+	return $done;
 }
 
 # ---- Waiting ----

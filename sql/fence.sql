@@ -47,12 +47,19 @@ WITH guard AS (SELECT le_guard(1, 'node-a')) INSERT INTO jobs VALUES (5, 'WITH, 
 INSERT INTO jobs VALUES (5, 'not guarded any more');
 -- another lock's does not do
 INSERT INTO jobs SELECT 5, 'another lock' FROM le_guard(2, 'node-a');
--- nor one that was rolled back
+-- nor one that was refused
+BEGIN;
+SAVEPOINT a;
+SELECT le_guard(1, 'node-b');
+ROLLBACK TO a;
+INSERT INTO jobs VALUES (5, 'guard was refused');
+ROLLBACK;
+-- one that is set in a savepoint holds to the end of the transaction
 BEGIN;
 SAVEPOINT a;
 SELECT le_guard(1, 'node-a') > 0 AS guarded;
 ROLLBACK TO a;
-INSERT INTO jobs VALUES (5, 'guard was rolled back');
+INSERT INTO jobs VALUES (5, 'savepoint was rolled back');
 ROLLBACK;
 -- who steps down may still write in that transaction: nobody else leads yet
 BEGIN;
@@ -180,9 +187,25 @@ SELECT le_protect('jobs', NULL);
 SELECT le_unprotect(NULL);
 SELECT le_protect('all_notes', 1);
 \echo :SQLSTATE
-\set VERBOSITY sqlstate
+SELECT le_unprotect('all_notes');
 SELECT le_protect('jobs_pkey', 1);
-\set VERBOSITY default
+\echo :SQLSTATE
+SELECT le_protect(1, 1);
+\echo :SQLSTATE
+SELECT le_unprotect(1);
+\echo :SQLSTATE
+-- the extension's own, also as a child
+SELECT le_protect('le_lease', 1);
+\echo :SQLSTATE
+SELECT le_unprotect('le_lease');
+SELECT le_protect('le_token_seq', 1);
+SELECT le_protect('leader_lease', 1);
+CREATE TABLE keys (lock_id bigint);
+ALTER TABLE le_lease INHERIT keys;
+SELECT le_protect('keys', 1);
+SELECT * FROM leader_protected;
+ALTER TABLE le_lease NO INHERIT keys;
+DROP TABLE keys;
 SELECT le_protect('pg_class', 1);
 SELECT le_fence();
 CREATE TRIGGER mine BEFORE INSERT ON jobs EXECUTE FUNCTION le_fence(1);
@@ -204,6 +227,17 @@ CREATE TRIGGER mine AFTER INSERT ON jobs EXECUTE FUNCTION le_fence('one');
 DROP TRIGGER mine ON jobs;
 CREATE TRIGGER mine AFTER INSERT ON jobs EXECUTE FUNCTION le_fence(1);
 SELECT le_protect('jobs', 1), le_protect('jobs', 1) AS again, le_unprotect('jobs');
+-- one made by hand may write the number in its own way
+CREATE TRIGGER le_fence AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON part EXECUTE FUNCTION le_fence('+01');
+INSERT INTO part SELECT 1 FROM le_guard(1, 'node-a');
+INSERT INTO part VALUES (1);
+SELECT le_protect('part1', 1), le_protect('part', 1) AS rest;
+SELECT le_protect('part', 2);
+SELECT le_unprotect('part') > 0 AS unprotected;
+CREATE TRIGGER mine AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON jobs EXECUTE FUNCTION le_fence('1 ');
+INSERT INTO jobs SELECT 23, 'not a number' FROM le_guard(1, 'node-a');
+SELECT le_protect('jobs', 1);
+SELECT le_unprotect('jobs');
 SELECT count(*) FROM pg_trigger WHERE tgrelid = 'jobs'::regclass AND tgfoid = 'le_fence()'::regprocedure;
 BEGIN READ ONLY;
 SELECT le_protect('jobs', 1);

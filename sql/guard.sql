@@ -22,10 +22,19 @@ SELECT le_guard(1, 'node-b');
 SELECT le_guard(3, 'node-b');
 \echo :SQLSTATE
 SELECT le_try_acquire(4, 'node-a', 600000);
-\set VERBOSITY terse
-SELECT le_guard(4, 'node-a', 5);
-\set VERBOSITY default
-\echo :SQLSTATE
+DO $$
+DECLARE
+	detail text;
+	hint text;
+BEGIN
+	PERFORM le_guard(4, 'node-a', 5);
+EXCEPTION WHEN SQLSTATE 'LE001' THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	RAISE NOTICE E'%\n  %\n  %', SQLERRM, replace(detail, le_token(4, 'node-a')::text, '(its token)'), hint;
+END $$;
+-- the other leader's term, and nobody's
+SELECT le_guard(1, 'node-b', 1);
+SELECT le_guard(3, 'node-b', 2);
 -- bad input
 SELECT le_guard(NULL, 'node-a');
 \echo :SQLSTATE
@@ -65,16 +74,17 @@ SELECT runs_out(5);
 COMMIT;
 \echo :SQLSTATE
 
--- a guard that was set in a savepoint goes with it
+-- a guard holds to the end of the transaction, whatever becomes of the savepoint
+-- that it was set in
 SELECT short_lease(5);
 BEGIN;
 SAVEPOINT a;
 SELECT le_guard(5, 'short') > 0 AS guarded;
 ROLLBACK TO a;
-INSERT INTO work VALUES ('guard was rolled back');
+INSERT INTO work VALUES ('savepoint was rolled back');
 SELECT runs_out(5);
 COMMIT;
--- also if it was handed up from an inner one
+\echo :SQLSTATE
 SELECT short_lease(5);
 BEGIN;
 SAVEPOINT a;
@@ -82,10 +92,10 @@ SAVEPOINT b;
 SELECT le_guard(5, 'short') > 0 AS guarded;
 RELEASE b;
 ROLLBACK TO a;
-INSERT INTO work VALUES ('guard was rolled back with its parent');
+INSERT INTO work VALUES ('outer savepoint was rolled back');
 SELECT runs_out(5);
 COMMIT;
--- one that was set before stays, even if it was set again inside
+\echo :SQLSTATE
 SELECT short_lease(5);
 BEGIN;
 SELECT le_guard(5, 'short') > 0 AS guarded;
@@ -95,37 +105,179 @@ ROLLBACK TO a;
 INSERT INTO work VALUES ('guard was set before the savepoint');
 SELECT runs_out(5);
 COMMIT;
--- and so does one whose savepoint was released
+\echo :SQLSTATE
 SELECT short_lease(5);
 BEGIN;
 SAVEPOINT a;
 SELECT le_guard(5, 'short') > 0 AS guarded;
 RELEASE a;
-INSERT INTO work VALUES ('guard outlives its savepoint');
+INSERT INTO work VALUES ('savepoint was released');
 SELECT runs_out(5);
 COMMIT;
--- a refused one that PL/pgSQL has caught never was
+\echo :SQLSTATE
+-- its statement fails, and a driver rolls that back by itself
+SELECT short_lease(5);
 BEGIN;
-DO $$ BEGIN
-	PERFORM le_guard(1, 'node-b');
-EXCEPTION WHEN SQLSTATE 'LE001' THEN
-	RAISE NOTICE 'caught %', SQLSTATE;
-END $$;
-INSERT INTO work VALUES ('refused guard was caught');
+SAVEPOINT driver;
+SELECT 1 / (le_guard(5, 'short') * 0);
+ROLLBACK TO driver;
+INSERT INTO work VALUES ('statement that guarded has failed');
+SELECT runs_out(5);
 COMMIT;
-
--- and one that PL/pgSQL has taken back is none: an EXCEPTION block is a savepoint
+\echo :SQLSTATE
+-- PL/pgSQL catches a later error: an EXCEPTION block is a savepoint
 SELECT short_lease(5);
 BEGIN;
 DO $$ BEGIN
 	PERFORM le_guard(5, 'short');
 	RAISE division_by_zero;
 EXCEPTION WHEN division_by_zero THEN
-	NULL;
+	INSERT INTO work VALUES ('exception was caught');
 END $$;
-INSERT INTO work VALUES ('guard was undone by an exception');
 SELECT runs_out(5);
 COMMIT;
+\echo :SQLSTATE
+-- who leads on may commit
+BEGIN;
+SAVEPOINT a;
+SELECT le_guard(1, 'node-a') > 0 AS guarded;
+ROLLBACK TO a;
+INSERT INTO work VALUES ('savepoint was rolled back, leads on');
+COMMIT;
+-- a term that was undone has never been
+BEGIN;
+SAVEPOINT a;
+SELECT le_try_acquire(5, 'undone', 600000), le_guard(5, 'undone') > 0 AS guarded;
+ROLLBACK TO a;
+INSERT INTO work VALUES ('term was undone');
+COMMIT;
+\echo :SQLSTATE
+
+-- refused, and nobody minds: a transaction that has written cannot commit
+BEGIN;
+SAVEPOINT driver;
+SELECT le_guard(1, 'node-b');
+ROLLBACK TO driver;
+INSERT INTO work VALUES ('refused, then written');
+COMMIT;
+\echo :SQLSTATE
+BEGIN;
+INSERT INTO work VALUES ('written, then refused');
+SAVEPOINT driver;
+SELECT le_guard(1, 'node-b');
+ROLLBACK TO driver;
+COMMIT;
+\echo :SQLSTATE
+BEGIN;
+DO $$ BEGIN
+	PERFORM le_guard(1, 'node-b');
+EXCEPTION WHEN SQLSTATE 'LE001' THEN
+	RAISE NOTICE 'caught %', SQLSTATE;
+END $$;
+INSERT INTO work VALUES ('caught');
+COMMIT;
+\echo :SQLSTATE
+-- in autocommit mode
+DO $$ BEGIN
+	BEGIN
+		PERFORM le_guard(1, 'node-b');
+	EXCEPTION WHEN SQLSTATE 'LE001' THEN
+		INSERT INTO work VALUES ('caught, in one statement');
+	END;
+END $$;
+\echo :SQLSTATE
+-- whatever the error
+\set VERBOSITY terse
+BEGIN;
+SAVEPOINT driver;
+SELECT le_guard(1, NULL);
+ROLLBACK TO driver;
+INSERT INTO work VALUES ('lost the name');
+COMMIT;
+\echo :SQLSTATE
+BEGIN;
+SAVEPOINT driver;
+SELECT le_guard(1, repeat('x', 128));
+ROLLBACK TO driver;
+INSERT INTO work VALUES ('bad name');
+COMMIT;
+\echo :SQLSTATE
+BEGIN;
+SAVEPOINT driver;
+SELECT le_guard(NULL, 'node-a');
+ROLLBACK TO driver;
+INSERT INTO work VALUES ('lost the lock');
+COMMIT;
+\echo :SQLSTATE
+-- a later guard does not heal, the earliest failure is told
+BEGIN;
+SAVEPOINT driver;
+SELECT le_guard(3, 'node-b');
+ROLLBACK TO driver;
+INSERT INTO work VALUES ('of whose term?');
+SELECT le_try_acquire(3, 'node-b', 600000), le_guard(3, 'node-b') > 0 AS guarded;
+SAVEPOINT driver;
+SELECT le_guard(4, 'node-b');
+ROLLBACK TO driver;
+COMMIT;
+\echo :SQLSTATE
+-- two-phase commit
+BEGIN;
+SAVEPOINT driver;
+SELECT le_guard(1, 'node-b');
+ROLLBACK TO driver;
+PREPARE TRANSACTION 'refused';
+\echo :SQLSTATE
+\set VERBOSITY default
+-- who has only read may commit, and the next transaction is another one
+BEGIN;
+SAVEPOINT driver;
+SELECT le_guard(1, 'node-b');
+ROLLBACK TO driver;
+SELECT count(*) > 0 AS reads FROM work;
+COMMIT;
+INSERT INTO work VALUES ('next transaction');
+BEGIN;
+SAVEPOINT driver;
+SELECT le_guard(1, 'node-b');
+ROLLBACK TO driver;
+INSERT INTO work VALUES ('given up');
+ROLLBACK;
+INSERT INTO work VALUES ('after a rollback');
+DO $$ BEGIN
+	BEGIN
+		PERFORM le_guard(1, 'node-b');
+	EXCEPTION WHEN SQLSTATE 'LE001' THEN NULL;
+	END;
+	COMMIT;
+	INSERT INTO work VALUES ('procedure, next transaction');
+	COMMIT;
+	BEGIN
+		PERFORM le_guard(1, 'node-b');
+	EXCEPTION WHEN SQLSTATE 'LE001' THEN NULL;
+	END;
+	INSERT INTO work VALUES ('procedure, refused');
+	COMMIT;
+END $$;
+\echo :SQLSTATE
+
+-- a SELECT that is a transaction by itself guards nothing that follows
+SELECT le_guard(1, 'node-a') > 0 AS guarded;
+SELECT * FROM le_guard(1, 'node-a') WHERE false;
+PREPARE guard AS SELECT le_guard(1, 'node-a') > 0 AS guarded, le_guard(2, 'node-a') > 0 AS both;
+EXECUTE guard;
+-- not where it may belong to work, or has done some
+BEGIN;
+SELECT le_guard(1, 'node-a') > 0 AS guarded;
+COMMIT;
+SELECT le_guard(1, 'node-a') > 0 AS guarded\; INSERT INTO work VALUES ('in one message');
+INSERT INTO work SELECT 'no row' FROM le_guard(1, 'node-a') WHERE le_guard < 0;
+CREATE FUNCTION works() RETURNS bigint LANGUAGE sql AS $$
+	INSERT INTO work VALUES ('guarded function');
+	SELECT le_guard(1, 'node-a');
+$$;
+SELECT works() > 0 AS guarded;
+SELECT le_guard(1, 'node-a') > 0 AS guarded FROM work WHERE step = 'guarded function' FOR UPDATE;
 
 -- finish the work and step down
 BEGIN;
@@ -321,10 +473,19 @@ SELECT le_try_acquire(7, 'node-a', 600000);
 SET ROLE regress_le_guard_other;
 SELECT le_guard(7, 'node-a');
 \echo :SQLSTATE
+BEGIN;
+SAVEPOINT driver;
+SELECT le_guard(7, 'node-a');
+ROLLBACK TO driver;
+CREATE TEMP TABLE mine ();
+COMMIT;
+\echo :SQLSTATE
 RESET ROLE;
 GRANT regress_le_guard TO regress_le_guard_other;
 SET ROLE regress_le_guard_other;
+BEGIN;
 SELECT le_guard(7, 'node-a') > 0 AS guarded;
+COMMIT;
 RESET ROLE;
 
 -- what was kept
@@ -333,6 +494,6 @@ SELECT step FROM work ORDER BY step COLLATE "C";
 DROP TABLE work, deferred;
 DROP EXTENSION leader_election CASCADE;
 DROP PROCEDURE in_steps;
-DROP FUNCTION defer, runs_out, wrongly_safe;
+DROP FUNCTION defer, runs_out, works, wrongly_safe;
 DROP FUNCTION short_lease;
 DROP ROLE regress_le_guard, regress_le_guard_other;

@@ -11,10 +11,13 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "access/genam.h"
 #include "access/relation.h"
 #include "access/table.h"
 #include "catalog/dependency.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
@@ -40,6 +43,22 @@ LE_FUNCTION(le_protect);
 LE_FUNCTION(le_unprotect);
 
 /*
+ * The lock that a fence asks for; false if it has no such argument.  The text
+ * is anybody's who has made a trigger by hand: le_protect() writes a plain
+ * number, but one of more digits or with a sign is the same lock.
+ */
+static bool
+fence_lock_id(const Trigger *fence, int64 *lock_id)
+{
+	const char *arg = fence->tgargs[0];
+	char	   *end;
+
+	errno = 0;
+	*lock_id = strtoi64(arg, &end, 10);
+	return errno == 0 && end != arg && *end == '\0' && !isspace((unsigned char) *arg);
+}
+
+/*
  * le_fence() returns trigger
  *
  * Its only argument is the lock's id.  LE002 unless the transaction is guarded
@@ -51,25 +70,24 @@ le_fence(PG_FUNCTION_ARGS)
 	TriggerData *data = (TriggerData *) fcinfo->context;
 	LeKey		key;
 
+	memset(&key, 0, sizeof(key));
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
 		!TRIGGER_FIRED_AFTER(data->tg_event) ||
 		!TRIGGER_FIRED_FOR_STATEMENT(data->tg_event) ||
-		data->tg_trigger->tgnargs != 1)
+		data->tg_trigger->tgnargs != 1 ||
+		!fence_lock_id(data->tg_trigger, &key.lock_id))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("le_fence() must be called by a trigger AFTER ... FOR EACH STATEMENT, with the lock's id as its only argument"),
 				 errhint("Use le_protect() to create it.")));
 
-	memset(&key, 0, sizeof(key));
 	key.database = MyDatabaseId;
 	key.relation = le_table_of_function(fcinfo->flinfo->fn_oid);
-	key.lock_id = pg_strtoint64(data->tg_trigger->tgargs[0]);
-
 	if (!le_guard_is_set(&key))
 		ereport(ERROR,
 				(errcode(ERRCODE_LE_NOT_GUARDED),
 				 errmsg("table \"%s\" can be changed only by the leader of lock " INT64_FORMAT,
-						RelationGetRelationName(data->tg_relation),
+						le_printable(RelationGetRelationName(data->tg_relation)),
 						key.lock_id),
 				 errhint("Call le_guard(" INT64_FORMAT ", instance) in the same transaction.",
 						 key.lock_id)));
@@ -100,12 +118,47 @@ fence_function(Oid funcid)
 }
 
 static void
-fence_check_owner(Oid relid)
+fence_check_exists(Oid relid, bool exists)
 {
+	if (!exists)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
+}
+
+/*
+ * Is it a table, one of the caller's, and none of ours?  funcid is a function
+ * of this extension.
+ */
+static void
+fence_check_table(Oid relid, Oid funcid)
+{
+	char		relkind = get_rel_relkind(relid);
+	Oid			extension;
+
+	fence_check_exists(relid, relkind != '\0');
 	if (!compat_owns(relid, GetUserId()))
-		aclcheck_error(ACLCHECK_NOT_OWNER,
-					   get_relkind_objtype(get_rel_relkind(relid)),
-					   get_rel_name(relid));
+		aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(relkind),
+					   le_printable(get_rel_name(relid)));
+
+	if (relkind != RELKIND_RELATION && relkind != RELKIND_PARTITIONED_TABLE &&
+		relkind != RELKIND_FOREIGN_TABLE)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("relation \"%s\" cannot be protected by a lock",
+						le_printable(get_rel_name(relid))),
+				 errdetail_relkind_not_supported(relkind),
+				 relkind == RELKIND_VIEW ?
+				 errhint("The table behind it can be protected.") : 0));
+
+	extension = getExtensionOfObject(ProcedureRelationId, funcid);
+	if (OidIsValid(extension) &&
+		getExtensionOfObject(RelationRelationId, relid) == extension)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("relation \"%s\" cannot be protected by a lock",
+						le_printable(get_rel_name(relid))),
+				 errdetail("It belongs to the extension leader_election itself.")));
 }
 
 /*
@@ -113,27 +166,31 @@ fence_check_owner(Oid relid)
  * them the caller's.
  */
 static List *
-fence_lock_tree(Oid relid, LOCKMODE mode)
+fence_lock_tree(Oid relid, Oid funcid, LOCKMODE mode)
 {
+	Relation	rel;
 	List	   *tree;
 	ListCell   *cell;
 
-	fence_check_owner(relid);	/* others must not even wait for the lock */
-	relation_close(relation_open(relid, mode), NoLock);
+	fence_check_table(relid, funcid);	/* others must not even wait for the
+										 * lock */
+	rel = try_relation_open(relid, mode);
+	fence_check_exists(relid, rel != NULL); /* dropped while we waited? */
+	relation_close(rel, NoLock);
 	tree = find_all_inheritors(relid, mode, NULL);
 	foreach(cell, tree)
-		fence_check_owner(lfirst_oid(cell));
+		fence_check_table(lfirst_oid(cell), funcid);
 	return tree;
 }
 
 static void
-fence_create(Oid relid, Oid function, const char *lock_id)
+fence_create(Oid relid, Oid function, int64 lock_id)
 {
 	CreateTrigStmt *stmt = makeNode(CreateTrigStmt);
 
 	stmt->trigname = FENCE;
 	stmt->funcname = list_make1(makeString(FENCE));
-	stmt->args = list_make1(makeString(pstrdup(lock_id)));
+	stmt->args = list_make1(makeString(psprintf(INT64_FORMAT, lock_id)));
 	stmt->timing = TRIGGER_TYPE_AFTER;
 	stmt->events = FENCE_EVENTS;
 	CreateTrigger(stmt, NULL, relid, InvalidOid, InvalidOid, InvalidOid,
@@ -168,25 +225,35 @@ fence_is_enabled(const Trigger *fence)
 		fence->tgenabled == TRIGGER_FIRES_ALWAYS;
 }
 
+static bool
+fence_is_for(const Trigger *fence, int64 lock_id)
+{
+	int64		its_lock_id;
+
+	return fence_lock_id(fence, &its_lock_id) && its_lock_id == lock_id;
+}
+
 /* Create the fence of one table; false if it has it already. */
 static bool
-fence_protect(Oid relid, Oid function, const char *lock_id)
+fence_protect(Oid relid, Oid function, int64 lock_id)
 {
 	Relation	rel = relation_open(relid, NoLock);
 	Trigger    *fence = fence_find(rel, function);
 	bool		there = (fence != NULL);
 
-	if (there && strcmp(fence->tgargs[0], lock_id) != 0)
+	if (there && !fence_is_for(fence, lock_id))
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("table \"%s\" is protected by lock %s already",
-						RelationGetRelationName(rel), fence->tgargs[0]),
+						le_printable(RelationGetRelationName(rel)),
+						le_printable(fence->tgargs[0])),
 				 errhint("Call le_unprotect() first.")));
 	if (there && !fence_is_enabled(fence))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("trigger \"%s\" of table \"%s\" is disabled",
-						fence->tgname, RelationGetRelationName(rel)),
+						le_printable(fence->tgname),
+						le_printable(RelationGetRelationName(rel))),
 				 errhint("Use ALTER TABLE ... ENABLE TRIGGER.")));
 	relation_close(rel, NoLock);
 
@@ -202,7 +269,7 @@ fence_protect(Oid relid, Oid function, const char *lock_id)
  * The view shows what is missing.)
  */
 static void
-fence_check_parents(Oid relid, Oid function, const char *lock_id)
+fence_check_parents(Oid relid, Oid function, int64 lock_id)
 {
 	Relation	inherits = table_open(InheritsRelationId, AccessShareLock);
 	ScanKeyData key;
@@ -219,12 +286,13 @@ fence_check_parents(Oid relid, Oid function, const char *lock_id)
 		Relation	rel = relation_open(parent, AccessShareLock);
 		Trigger    *fence = fence_find(rel, function);
 
-		if (fence == NULL || strcmp(fence->tgargs[0], lock_id) != 0 ||
+		if (fence == NULL || !fence_is_for(fence, lock_id) ||
 			!fence_is_enabled(fence))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("table \"%s\" can be changed through its parent \"%s\", which is not protected by lock %s",
-							get_rel_name(relid), RelationGetRelationName(rel),
+					 errmsg("table \"%s\" can be changed through its parent \"%s\", which is not protected by lock " INT64_FORMAT,
+							le_printable(get_rel_name(relid)),
+							le_printable(RelationGetRelationName(rel)),
 							lock_id),
 					 errhint("Protect the parent, with all of its partitions and children.")));
 		relation_close(rel, AccessShareLock);
@@ -265,16 +333,17 @@ fence_unprotect(Oid relid, Oid function)
  * le_protect(relation, lock_id) returns bigint: how many tables have got their
  * fence
  *
- * 42501 for another than the owner of all tables of the tree, 42809 for what
- * is no table, 42710 if one is protected by another lock, 55000 if the table's
+ * 42P01 for what does not exist, 42501 for another than the owner of all tables
+ * of the tree, 42809 for what is no table or one of ours, 42710 if one is protected by another lock, 55000 if the table's
  * parent is not protected or a fence is disabled.
  */
 Datum
 le_protect(PG_FUNCTION_ARGS)
 {
+	Oid			funcid = fcinfo->flinfo->fn_oid;
 	Oid			relid;
 	Oid			function;
-	char	   *lock_id;
+	int64		lock_id;
 	int64		count = 0;
 	ListCell   *cell;
 
@@ -284,10 +353,10 @@ le_protect(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("le_protect()");
 	PreventCommandIfParallelMode("le_protect()");
 
-	function = fence_function(fcinfo->flinfo->fn_oid);
+	function = fence_function(funcid);
 	relid = PG_GETARG_OID(0);
-	lock_id = psprintf(INT64_FORMAT, PG_GETARG_INT64(1));
-	foreach(cell, fence_lock_tree(relid, ShareRowExclusiveLock))
+	lock_id = PG_GETARG_INT64(1);
+	foreach(cell, fence_lock_tree(relid, funcid, ShareRowExclusiveLock))
 	{
 		if (fence_protect(lfirst_oid(cell), function, lock_id))
 			count++;
@@ -299,11 +368,12 @@ le_protect(PG_FUNCTION_ARGS)
 /*
  * le_unprotect(relation) returns bigint: how many tables have lost their fence
  *
- * 42501 for another than the owner of all tables of the tree.
+ * 42P01, 42501 and 42809 as above.
  */
 Datum
 le_unprotect(PG_FUNCTION_ARGS)
 {
+	Oid			funcid = fcinfo->flinfo->fn_oid;
 	Oid			function;
 	int64		count = 0;
 	ListCell   *cell;
@@ -313,8 +383,9 @@ le_unprotect(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("le_unprotect()");
 	PreventCommandIfParallelMode("le_unprotect()");
 
-	function = fence_function(fcinfo->flinfo->fn_oid);
-	foreach(cell, fence_lock_tree(PG_GETARG_OID(0), AccessExclusiveLock))
+	function = fence_function(funcid);
+	foreach(cell, fence_lock_tree(PG_GETARG_OID(0), funcid,
+								  AccessExclusiveLock))
 	{
 		if (fence_unprotect(lfirst_oid(cell), function))
 			count++;

@@ -46,6 +46,29 @@ le_arg_check_null(FunctionCallInfo fcinfo, int n, const char *name)
 				 errmsg("%s must not be null", name)));
 }
 
+/*
+ * A string as a message may show it, whoever it comes from.  A message that the
+ * client's encoding cannot express would be replaced by an error about that,
+ * and its SQLSTATE be lost: so unless the bytes go to the client as they are,
+ * only those stay that no conversion can fail on.
+ */
+char *
+le_printable(const char *string)
+{
+	char	   *shown = pstrdup(string);
+
+	if (GetDatabaseEncoding() == PG_SQL_ASCII ||
+		GetDatabaseEncoding() != pg_get_client_encoding())
+	{
+		for (char *c = shown; *c != '\0'; c++)
+		{
+			if (*c < ' ' || *c > '~')
+				*c = '?';
+		}
+	}
+	return shown;
+}
+
 /* As PreventCommandDuringRecovery(), and what to do about it */
 void
 le_check_primary(const char *function)
@@ -88,8 +111,9 @@ arg_instance(FunctionCallInfo fcinfo, int n)
 
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("instance \"%.*s%s\" has %d bytes, which is outside the range 1 to %d",
-						shown, VARDATA_ANY(value), shown < length ? "..." : "",
+				 errmsg("instance \"%s%s\" has %d bytes, which is outside the range 1 to %d",
+						le_printable(pnstrdup(VARDATA_ANY(value), shown)),
+						shown < length ? "..." : "",
 						length, LE_INSTANCE_MAX)));
 	}
 	return text_to_cstring(value);
@@ -262,14 +286,16 @@ le_token(PG_FUNCTION_ARGS)
 /*
  * le_guard(lock_id, instance, token DEFAULT any) returns bigint
  *
- * LE001 if the caller does not lead, here or at COMMIT; 42501 if the lease
- * belongs to another role.  May be called in a read-only transaction.
+ * LE001 if the caller does not lead, here or at COMMIT, and at COMMIT if a call
+ * has failed and the transaction has written; 42501 if the lease belongs to
+ * another role.  May be called in a read-only transaction.
  */
 Datum
 le_guard(PG_FUNCTION_ARGS)
 {
 	LeCaller	caller;
 
+	le_guard_ask();
 	caller_from_args(fcinfo, &caller);
 	caller_token_from_args(fcinfo, &caller);
 	PreventCommandIfParallelMode("le_guard()"); /* a worker's guard is lost */

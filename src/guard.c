@@ -11,6 +11,11 @@
  * the commit; and until pre-commit a guard holds nothing, so the body of a
  * transaction delays nobody.
  *
+ * Whoever has asked for a guard depends on it to the end of its transaction.
+ * No savepoint takes back a guard, nor that one was refused: an error that is
+ * caught, by an exception handler or by a driver that sets savepoints by
+ * itself, must not let the commit through.
+ *
  * docs/fencing.md argues why this is enough.
  *
  *-------------------------------------------------------------------------
@@ -18,40 +23,67 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/xact.h"
 #include "storage/lmgr.h"
+#include "tcop/pquery.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "leader_election.h"
 
-/* A term that the current transaction depends on */
-typedef struct LeGuard
-{
-	LeCaller	caller;			/* with the term's token */
-	SubTransactionId subid;		/* undone together with this one */
-} LeGuard;
+/* What the current transaction, with all its subtransactions, depends on */
+static List *guards = NIL;		/* of LeCaller, with the term's token, in
+								 * TopTransactionContext */
+static int64 unanswered = 0;	/* calls of le_guard() that have not returned:
+								 * they have failed, but for one that runs */
+static LeCaller failed;			/* the earliest of them; instance is NULL or
+								 * failed_instance */
+static char failed_instance[LE_INSTANCE_MAX + 1];
+static bool alone = true;		/* all guards are those of a SELECT that is a
+								 * transaction by itself */
 
-static List *guards = NIL;		/* of LeGuard, in TopTransactionContext */
 static bool registered = false; /* guard_callback, for this transaction */
 static bool committing = false; /* the last look has begun: no more guards */
 
-/* Raises LE001.  Tells who leads instead; leader is NULL if nobody does. */
+static int
+hint_lost(void)
+{
+	return errhint("Roll back, and become the leader again before repeating anything.");
+}
+
+/*
+ * Raises LE001.  Tells who leads instead; leader is NULL if nobody does.  An
+ * instance may lead again, but its term is over.
+ */
 static void
 guard_lost(const LeCaller *caller, bool once_led, const LeRow *leader)
 {
+	const char *instance = le_printable(caller->instance);
+	int64		lock_id = caller->key.lock_id;
+	bool		leads_again = (leader != NULL &&
+							   strcmp(leader->leader_id, caller->instance) == 0);
+
 	ereport(ERROR,
 			(errcode(ERRCODE_LE_LEADERSHIP_LOST),
 			 once_led ?
-			 errmsg("instance \"%s\" no longer leads lock " INT64_FORMAT,
-					caller->instance, caller->key.lock_id) :
+			 (leads_again ?
+			  errmsg("the guarded term of instance \"%s\" on lock " INT64_FORMAT " is over",
+					 instance, lock_id) :
+			  errmsg("instance \"%s\" no longer leads lock " INT64_FORMAT,
+					 instance, lock_id)) :
+			 caller->any_token ?
 			 errmsg("instance \"%s\" does not lead lock " INT64_FORMAT,
-					caller->instance, caller->key.lock_id),
+					instance, lock_id) :
+			 errmsg("term " INT64_FORMAT " of instance \"%s\" on lock " INT64_FORMAT " is over",
+					caller->token, instance, lock_id),
 			 leader == NULL ?
 			 errdetail("Nobody leads it now.") :
-			 strcmp(leader->leader_id, caller->instance) != 0 ?
-			 errdetail("Instance \"%s\" leads it now.", leader->leader_id) :
-			 errdetail("It leads in another term, with token " INT64_FORMAT " instead of " INT64_FORMAT ".",
-					   leader->token, caller->token)));
+			 leads_again ?
+			 errdetail("The instance leads it now in term " INT64_FORMAT ", not in term " INT64_FORMAT ".",
+					   leader->token, caller->token) :
+			 errdetail("Instance \"%s\" leads it now.",
+					   le_printable(leader->leader_id)),
+			 hint_lost()));
 }
 
 /* ---------------------------------------------------------------------
@@ -64,41 +96,79 @@ guard_lost(const LeCaller *caller, bool once_led, const LeRow *leader)
  * table has been locked by guard_check_all().
  */
 static void
-guard_look(const LeGuard *guard, LeState *state)
+guard_look(const LeCaller *guard, LeState *state)
 {
-	const LeCaller *caller = &guard->caller;
 	const LeEpoch *epoch = le_epoch_current();
-	Relation	rel = le_table_open_lease(caller->key.relation, NoLock);
+	Relation	rel = le_table_open_lease(guard->key.relation, NoLock);
 
 	if (rel == NULL)
-		guard_lost(caller, true, NULL);
-	le_lease_look_hard(rel, &caller->key, epoch, state);
-	if (!le_rule_leads(caller, state, epoch))
-		guard_lost(caller, true, le_rule_live(state, epoch) ? &state->row : NULL);
+		guard_lost(guard, true, NULL);
+	le_lease_look_hard(rel, &guard->key, epoch, state);
+	if (!le_rule_leads(guard, state, epoch))
+		guard_lost(guard, true, le_rule_live(state, epoch) ? &state->row : NULL);
 	table_close(rel, NoLock);
 }
 
 /* Lock all in share mode, or none: then returns the first that is busy. */
-static LeGuard *
+static LeCaller *
 guard_lock(List *list)
 {
 	ListCell   *cell;
 
 	foreach(cell, list)
 	{
-		LeGuard    *guard = lfirst(cell);
+		LeCaller   *guard = lfirst(cell);
 
-		if (le_lock_take(LE_LOCK_LEASE, guard->caller.key.lock_id, ShareLock, false))
+		if (le_lock_take(LE_LOCK_LEASE, guard->key.lock_id, ShareLock, false))
 			continue;
 		for (int i = 0; i < foreach_current_index(cell); i++)
 		{
-			LeGuard    *locked = list_nth(list, i);
+			LeCaller   *locked = list_nth(list, i);
 
-			le_lock_drop(LE_LOCK_LEASE, locked->caller.key.lock_id, ShareLock);
+			le_lock_drop(LE_LOCK_LEASE, locked->key.lock_id, ShareLock);
 		}
 		return guard;
 	}
 	return NULL;
+}
+
+static bool
+has_written(void)
+{
+	return TransactionIdIsValid(GetTopTransactionIdIfAny());
+}
+
+/*
+ * A transaction that was refused a guard cannot commit what it has written:
+ * its client may believe that it is guarded, and only the error that somebody
+ * has caught told otherwise.  A guard that was set later is no excuse, since
+ * what was written before may be a deposed leader's.
+ */
+static void
+guard_check_refused(void)
+{
+	if (unanswered == 0 || !has_written())
+		return;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_LE_LEADERSHIP_LOST),
+			 failed.instance == NULL ?
+			 errmsg("cannot commit a transaction in which le_guard() has failed") :
+			 errmsg("cannot commit a transaction in which le_guard() has failed for instance \"%s\" on lock " INT64_FORMAT,
+					le_printable(failed.instance), failed.key.lock_id),
+			 errdetail("Its error was caught or rolled back to a savepoint, but the transaction has written something."),
+			 hint_lost()));
+}
+
+/* A guard and its work that were meant for one transaction, and are in two */
+static void
+guard_warn_alone(void)
+{
+	if (guards != NIL && alone && !has_written())
+		ereport(WARNING,
+				(errcode(ERRCODE_NO_ACTIVE_SQL_TRANSACTION),
+				 errmsg("le_guard() was called in a transaction of its own, which has changed nothing"),
+				 errhint("Guard and work must be in one transaction: call le_guard() after BEGIN, or in the statement that writes.")));
 }
 
 /*
@@ -114,28 +184,29 @@ static void
 guard_check_all(void)
 {
 	List	   *unchecked = NIL;
-	LeGuard    *busy;
-	LeGuard    *waited = NULL;	/* for this one, whose lock we got: keep it
+	LeCaller   *busy;
+	LeCaller   *waited = NULL;	/* for this one, whose lock we got: keep it
 								 * until the others are tried, or who came
 								 * after us would be before us */
 	LeState		state;
 	ListCell   *cell;
 
+	guard_check_refused();
 	if (committing)
 		return;
 	committing = true;
 
 	foreach(cell, guards)
 	{
-		LeGuard    *guard = lfirst(cell);
+		LeCaller   *guard = lfirst(cell);
 
 		/* who has ended the term itself holds the lock exclusively since */
-		if (le_transition_released(&guard->caller.key, guard->caller.token))
+		if (le_transition_released(&guard->key, guard->token))
 			continue;
 		unchecked = lappend(unchecked, guard);
 
 		/* whoever locks the table is waited for while we hold nothing else */
-		LockRelationOid(guard->caller.key.relation, AccessShareLock);
+		LockRelationOid(guard->key.relation, AccessShareLock);
 	}
 
 	while ((busy = guard_lock(unchecked)) != NULL)
@@ -143,13 +214,13 @@ guard_check_all(void)
 		TimestampTz rest = DT_NOEND;
 
 		if (waited != NULL)
-			le_lock_drop(LE_LOCK_LEASE, waited->caller.key.lock_id, ShareLock);
+			le_lock_drop(LE_LOCK_LEASE, waited->key.lock_id, ShareLock);
 		foreach(cell, unchecked)
 		{
 			guard_look(lfirst(cell), &state);
 			rest = Min(rest, le_rule_end(&state, le_epoch_current()) - state.now);
 		}
-		waited = le_lock_take_within(LE_LOCK_LEASE, busy->caller.key.lock_id,
+		waited = le_lock_take_within(LE_LOCK_LEASE, busy->key.lock_id,
 									 ShareLock, rest / 1000 + 1) ? busy : NULL;
 	}
 
@@ -158,10 +229,11 @@ guard_check_all(void)
 	if (unchecked != NIL)
 		TEST_PAUSE(LE_PAUSE_GUARDED);
 	list_free(unchecked);
+	guard_warn_alone();
 }
 
 /*
- * Registered by the first guard of each transaction.  Callbacks run in the
+ * Registered by the first le_guard() of each transaction.  Callbacks run in the
  * reverse order of their registration, so our look comes before the work of
  * all modules that were there by then: a foreign data wrapper commits its
  * remote transactions in its own callback.
@@ -176,7 +248,8 @@ guard_callback(XactEvent event, void *arg)
 /*
  * Called for each transaction by the callback that is registered at load, and
  * so later than guard_callback().  It looks if that had nothing to do with
- * this commit: if another module's callback has set the first guard just now.
+ * this commit: if another module's callback has asked for the first guard just
+ * now.
  */
 void
 le_guard_at_end(XactEvent event)
@@ -189,6 +262,7 @@ le_guard_at_end(XactEvent event)
 
 		case XACT_EVENT_PRE_PREPARE:
 			committing = true;
+			guard_check_refused();	/* always: what is prepared has an xid */
 			if (guards != NIL)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -199,6 +273,8 @@ le_guard_at_end(XactEvent event)
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
 			guards = NIL;		/* its memory goes with the transaction */
+			unanswered = 0;
+			alone = true;
 			committing = false;
 
 			/* the list of callbacks may change here, where it has been passed */
@@ -212,40 +288,6 @@ le_guard_at_end(XactEvent event)
 	}
 }
 
-/*
- * What a subtransaction has guarded goes with it, or becomes its parent's.
- */
-static void
-guard_subxact_callback(SubXactEvent event, SubTransactionId subid,
-					   SubTransactionId parent, void *arg)
-{
-	bool		commits;
-	ListCell   *cell;
-
-	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
-		return;
-
-	commits = (event == SUBXACT_EVENT_COMMIT_SUB);
-	foreach(cell, guards)
-	{
-		LeGuard    *guard = lfirst(cell);
-
-		if (guard->subid != subid)
-			continue;
-		if (commits)
-			guard->subid = parent;
-		else
-			guards = foreach_delete_current(guards, cell);
-	}
-}
-
-/* At load */
-void
-le_guard_init(void)
-{
-	RegisterSubXactCallback(guard_subxact_callback, NULL);
-}
-
 /* ---------------------------------------------------------------------
  * Guarding
  * ---------------------------------------------------------------------
@@ -257,12 +299,38 @@ same_key(const LeKey *a, const LeKey *b)
 	return memcmp(a, b, sizeof(LeKey)) == 0;
 }
 
+/*
+ * le_guard() has been called, and whatever becomes of it, the transaction
+ * depends on a guard now.  Called before anything can fail.
+ */
+void
+le_guard_ask(void)
+{
+	if (unanswered++ == 0)
+		failed.instance = NULL;
+	if (!registered)
+		RegisterXactCallback(guard_callback, NULL);
+	registered = true;
+}
+
+/*
+ * Is this call likely to be followed by work in another transaction?  A
+ * statement other than SELECT may have to do with the work, and be it that it
+ * changes no row today.
+ */
+static bool
+guard_stands_alone(void)
+{
+	return ActivePortal != NULL && ActivePortal->commandTag == CMDTAG_SELECT &&
+		!le_in_transaction_block();
+}
+
 /* Let the current transaction commit only in this term of the caller. */
 static void
 guard_add(const LeCaller *caller)
 {
 	MemoryContext old_context;
-	LeGuard    *guard;
+	LeCaller   *guard;
 	ListCell   *cell;
 
 	if (committing)
@@ -270,34 +338,41 @@ guard_add(const LeCaller *caller)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("le_guard() cannot be called while its transaction commits")));
 
-	if (!registered)
-		RegisterXactCallback(guard_callback, NULL);
-	registered = true;
-
+	alone = alone && guard_stands_alone();
 	foreach(cell, guards)
 	{
 		guard = lfirst(cell);
-		if (same_key(&guard->caller.key, &caller->key) &&
-			guard->caller.token == caller->token)
+		if (same_key(&guard->key, &caller->key) &&
+			guard->token == caller->token)
 			return;
 	}
 
 	old_context = MemoryContextSwitchTo(TopTransactionContext);
-	guard = palloc(sizeof(LeGuard));
-	guard->caller = *caller;
-	guard->caller.instance = pstrdup(caller->instance);
-	guard->subid = GetCurrentSubTransactionId();
+	guard = palloc(sizeof(LeCaller));
+	*guard = *caller;
+	guard->instance = pstrdup(caller->instance);
 	guards = lappend(guards, guard);
 	MemoryContextSwitchTo(old_context);
 }
 
-/* Guard the current transaction; returns the token of the caller's term. */
+/*
+ * Guard the current transaction, as le_guard_ask() has announced; returns the
+ * token of the caller's term.
+ */
 int64
 le_guard_set(LeCaller *caller)
 {
 	LeState		state;
-	bool		live = le_lease_read(caller, &state);
+	bool		live;
 
+	if (unanswered == 1)
+	{
+		failed = *caller;
+		strlcpy(failed_instance, caller->instance, sizeof(failed_instance));
+		failed.instance = failed_instance;
+	}
+
+	live = le_lease_read(caller, &state);
 	if (!live || !le_rule_names(caller, state.row.leader_id, state.row.token))
 		guard_lost(caller, false, live ? &state.row : NULL);
 	le_lease_judge_role(caller, state.row.leader_role);
@@ -305,6 +380,7 @@ le_guard_set(LeCaller *caller)
 	caller->any_token = false;
 	caller->token = state.row.token;
 	guard_add(caller);
+	unanswered--;
 	return caller->token;
 }
 
@@ -316,7 +392,7 @@ le_guard_is_set(const LeKey *key)
 
 	foreach(cell, guards)
 	{
-		if (same_key(&((LeGuard *) lfirst(cell))->caller.key, key))
+		if (same_key(&((LeCaller *) lfirst(cell))->key, key))
 			return true;
 	}
 	return false;

@@ -123,7 +123,6 @@ _PG_init(void)
 
 	RegisterXactCallback(transaction_callback, NULL);
 	le_transition_init();
-	le_guard_init();
 
 	if (process_shared_preload_libraries_in_progress)
 	{

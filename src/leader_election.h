@@ -352,10 +352,11 @@ extern int64 le_store_count(void);
 extern void le_check_primary(const char *function);
 extern void le_arg_check_null(FunctionCallInfo fcinfo, int n,
 							  const char *name);
+extern char *le_printable(const char *string);
 
 /* guard.c */
-extern void le_guard_init(void);
 extern void le_guard_at_end(XactEvent event);
+extern void le_guard_ask(void);
 extern int64 le_guard_set(LeCaller *caller);
 extern bool le_guard_is_set(const LeKey *key);
 

@@ -139,7 +139,7 @@ le_lease_judge_role(const LeCaller *caller, Oid leader_role)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("lock " INT64_FORMAT " is held by instance \"%s\" of another role",
-						caller->key.lock_id, caller->instance),
+						caller->key.lock_id, le_printable(caller->instance)),
 				 errhint("Connect as that role or a member of it, or give each process a name of its own with le_instance().")));
 }
 
@@ -154,8 +154,8 @@ lease_judge_length(const LeCaller *caller, int64 lease_ms, int64 term_ms)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("lease_ms " INT64_FORMAT " is longer than the live lease of instance \"%s\" on lock " INT64_FORMAT ", which allows 1 to " INT64_FORMAT,
-						lease_ms, caller->instance, caller->key.lock_id,
-						term_ms),
+						lease_ms, le_printable(caller->instance),
+						caller->key.lock_id, term_ms),
 				 errhint("A term keeps the length it began with. Call le_release() first.")));
 }
 

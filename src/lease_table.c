@@ -159,7 +159,7 @@ le_shield(PG_FUNCTION_ARGS)
 	ereport(ERROR,
 			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 			 errmsg("cannot change table \"%s\" by hand",
-					RelationGetRelationName(data->tg_relation)),
+					le_printable(RelationGetRelationName(data->tg_relation))),
 			 errhint("Use le_release() to end a term and le_sweep() to remove those that are over.")));
 }
 

@@ -65,6 +65,6 @@ le_standby_confirm(const LeCaller *caller)
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),
 				 errmsg("the term of instance \"%s\" on lock " INT64_FORMAT " is not confirmed by the synchronous standby",
-						caller->instance, caller->key.lock_id),
+						le_printable(caller->instance), caller->key.lock_id),
 				 errhint("Do not count on it, and ask again.")));
 }

@@ -33,7 +33,7 @@
 static char *
 sequence_mend(Relation rel, const char *name)
 {
-	char	   *schema = get_namespace_name(RelationGetNamespace(rel));
+	char	   *schema = le_printable(get_namespace_name(RelationGetNamespace(rel)));
 	char	   *sequence = quote_qualified_identifier(schema, name);
 
 	if (strcmp(name, TOKEN_SEQUENCE) == 0)
@@ -67,7 +67,7 @@ sequence_enter(Relation rel, const char *name,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("sequence \"%s\" would lose its value in a crash", name),
 				 errhint("As its owner run: ALTER SEQUENCE %s SET LOGGED; %s",
-						 quote_qualified_identifier(get_namespace_name(form->relnamespace), name),
+						 quote_qualified_identifier(le_printable(get_namespace_name(form->relnamespace)), name),
 						 sequence_mend(rel, name))));
 
 	GetUserIdAndSecContext(save_userid, save_sec_context);

@@ -223,10 +223,87 @@ subtest 'postgres_fdw' => sub {
 	is($loses->('BEGIN', $guard, $write),
 		1, 'a connection that was first opened after it is outside');
 
+	# A guard that is refused, which nobody minds
+	my $session = Session->new($node->connstr('postgres'));
+	$session->say("SELECT le_leader(3); $connect");    # loaded in this order
+	is( $session->say("
+			BEGIN;
+			SAVEPOINT driver;
+			SELECT le_guard(3, 'b');
+			ROLLBACK TO driver;
+			$write;
+			INSERT INTO work VALUES ('refused')"),
+		'ERROR:  LE001',
+		'a guard is refused');
+	is($session->say('COMMIT'), 'ERROR:  LE001', 'so the commit is');
+	$session->quit;
+	is(count('remote_work'), 0, 'before it has reached the other server');
+
 	$node->safe_psql('postgres', "
 		SELECT le_try_acquire(3, 'a', $long);
 		INSERT INTO remote_work SELECT 'live' FROM le_guard(3, 'a')");
 	is(count('remote_work'), 1, 'who leads commits in both');
+};
+
+# Whatever le_guard() fails with, it has not guarded the transaction.
+subtest 'a guard that is interrupted' => sub {
+	my $session = Session->new($node->connstr('postgres'));
+	my $blocker = Session->new($node->connstr('postgres'));
+	my $pid = $session->pid;
+
+	$blocker->say('BEGIN; LOCK TABLE le_lease');
+	is( $session->say("
+			BEGIN;
+			SAVEPOINT driver;
+			SET LOCAL lock_timeout = '1ms';
+			SELECT le_guard(5, 'a');
+			ROLLBACK TO driver;
+			INSERT INTO work VALUES ('timed out')"),
+		'ERROR:  55P03',
+		'timed out');
+	$blocker->say('COMMIT');
+	is($session->say('COMMIT'), 'ERROR:  LE001', 'and refused');
+
+	$blocker->say('BEGIN; LOCK TABLE le_lease');
+	$session->send("BEGIN; SAVEPOINT driver; SELECT le_guard(5, 'a')");
+	ok(waits_for($pid, 'relation'), 'it waits');
+	$node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
+	is($session->receive, 'ERROR:  57014', 'cancelled');
+	$blocker->say('COMMIT');
+	is( $session->say("
+			ROLLBACK TO driver;
+			INSERT INTO work VALUES ('cancelled');
+			COMMIT"),
+		'ERROR:  LE001',
+		'and refused');
+	$session->quit;
+	$blocker->quit;
+};
+
+# The first statement of a pipeline cannot know that work follows.
+subtest 'pipelines' => sub {
+	my $warning = qr/le_guard\(\) was called in a transaction of its own/;
+	my $says = sub {
+		my $script = $node->basedir . '/pipeline.sql';
+		PostgreSQL::Test::Utils::append_to_file($script,
+			join("\n", '\startpipeline', @_, '\endpipeline'));
+		my ($out, $err) = run_command(
+			[
+				'pgbench', '--no-vacuum', '--transactions=1',
+				'--protocol=extended', "--file=$script",
+				$node->connstr('postgres')
+			]);
+		unlink $script;
+		like($out, qr{processed: 1/1}, 'it runs');
+		return $err;
+	};
+	my $guard = "SELECT le_guard(3, 'a');";
+
+	like($says->($guard), $warning, 'a guard that is alone');
+	unlike($says->($guard, "INSERT INTO work VALUES ('pipeline');"),
+		$warning, 'work follows it');
+	unlike($says->("INSERT INTO work VALUES ('pipeline');", $guard),
+		$warning, 'work comes before it');
 };
 
 done_testing();
