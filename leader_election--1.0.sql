@@ -76,7 +76,7 @@ AS 'MODULE_PATHNAME', 'le_try_acquire'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_try_acquire(bigint, text, bigint) IS
-	'become the leader of lock_id for lease_ms milliseconds (1..86400000, default 10000) under the name instance (1..127 bytes). true: leads now (a new term, or its own live lease renewed); inside a transaction block a new term counts from COMMIT. false: somebody else leads or is just becoming leader, a grace period runs, or a guarded transaction of the last leader is just being committed. Never waits for another contender. Errors, nothing changed: 22004 NULL argument; 22023 lease_ms or instance out of range, or lease_ms longer than the live term; 42501 the name''s live lease belongs to another role; 25001 would begin a term inside a transaction block; 25006 read-only transaction or standby; class 53 no memory; 55000 le_lease has an index that cannot be served';
+	'become the leader of lock_id for lease_ms milliseconds (1..86400000, default 10000) under the name instance (1..127 bytes). true: leads now (a new term, or its own live lease renewed); inside a transaction block a new term counts from COMMIT. false: somebody else leads or is just becoming leader, a grace period runs, or a guarded transaction of the last leader is just being committed. Waits for no other contender. Errors, nothing changed: 22004 NULL argument; 22023 lease_ms or instance out of range, or lease_ms longer than the live term; 42501 the name''s live lease belongs to another role; 25001 inside a transaction block, whoever leads, unless it is the live holder; 25006 read-only transaction or standby; 53200 leader_election.memory_limit is reached or the lock table is full; 57014 cancelled before a synchronous standby had the term; 22003 no token is left; 55000 le_lease or a sequence has been changed by hand';
 
 CREATE FUNCTION le_renew(lock_id bigint, instance text, token bigint DEFAULT '-9223372036854775808'::pg_catalog.int8)
 RETURNS boolean
@@ -84,7 +84,7 @@ AS 'MODULE_PATHNAME', 'le_renew'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_renew(bigint, text, bigint) IS
-	'heartbeat: prolong the live lease of instance (1..127 bytes) on lock_id by the length its term began with; with a token, only that term. No WAL, no transaction id, not undone by a rollback. true: renewed. false: not the live holder, stop leading. Never begins a term. Errors, nothing changed: 22004 NULL lock_id or instance; 22023 instance out of range; 42501 the lease belongs to another role; 25006 read-only transaction or standby; 55P03 lock_timeout passed while a release of this lease was open elsewhere';
+	'heartbeat: prolong the live lease of instance (1..127 bytes) on lock_id by the length its term began with; with a token, only that term. No WAL, no transaction id, not undone by a rollback. true: renewed. false: not the live holder, stop leading. Never begins a term. Errors, nothing changed: 22004 NULL argument; 22023 instance or token out of range; 42501 the lease belongs to another role; 25006 read-only transaction or standby; 55P03 lock_timeout passed while a release of this lease was open elsewhere; 53200 leader_election.memory_limit is reached (not for a term that has its place); 57014 cancelled before a synchronous standby had the term; 55000 le_lease has been changed by hand';
 
 CREATE FUNCTION le_release(lock_id bigint, instance text, token bigint DEFAULT '-9223372036854775808'::pg_catalog.int8)
 RETURNS boolean
@@ -92,7 +92,7 @@ AS 'MODULE_PATHNAME', 'le_release'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_release(bigint, text, bigint) IS
-	'end the term of instance (1..127 bytes) on lock_id; with a token, only that term. Transactional: takes effect at COMMIT and keeps the lock from everybody until then. true: ended. false: it was not the live holder. Errors, nothing changed: 22004 NULL lock_id or instance; 22023 instance out of range; 42501 the lease belongs to another role; 25006 read-only transaction or standby; 0A000 at PREPARE TRANSACTION; 55P03 lock_timeout passed while another release or a guarded transaction of this term was being committed';
+	'end the term of instance (1..127 bytes) on lock_id; with a token, only that term. Transactional: takes effect at COMMIT and keeps the lock from everybody until then. true: ended. false: it was not the live holder. Errors, nothing changed: 22004 NULL argument; 22023 instance or token out of range; 42501 the lease belongs to another role; 25006 read-only transaction or standby; 0A000 at PREPARE TRANSACTION; 55P03 lock_timeout passed while another release or a guarded transaction of this term was being committed';
 
 -- ---------------------------------------------------------------------
 -- Asking
@@ -104,7 +104,7 @@ AS 'MODULE_PATHNAME', 'le_is_leader'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_is_leader(bigint, text, bigint) IS
-	'does instance (1..127 bytes) lead lock_id at this moment; with a token, in that term? Only looks, prolongs nothing. Errors: 22004 NULL lock_id or instance; 22023 instance out of range; 25006 on a standby';
+	'does instance (1..127 bytes) lead lock_id at this moment; with a token, in that term? Only looks, prolongs nothing. Errors: 22004 NULL argument; 22023 instance or token out of range; 25006 on a standby';
 
 CREATE FUNCTION le_leader(lock_id bigint)
 RETURNS text
@@ -132,7 +132,7 @@ AS 'MODULE_PATHNAME', 'le_guard'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_guard(bigint, text, bigint) IS
-	'let this transaction commit only if instance (1..127 bytes) leads lock_id still, in the term it leads now (with a token: only in that term); returns the token of the term. Holds nothing until COMMIT, which looks once more and keeps every successor out until it is done. Call it first in the transaction. Cannot be taken back: no savepoint undoes it, and once it has failed, with whatever error, a transaction that has written cannot commit (LE001). A WARNING if it was a SELECT outside of a transaction block that has written nothing. Errors: LE001 the instance does not lead, here or at COMMIT (then nothing of it is kept); 42501 the lease belongs to another role; 22004 NULL lock_id or instance; 22023 instance out of range; 25006 on a standby; 0A000 at PREPARE TRANSACTION; 55P03 at COMMIT if lock_timeout passes while a release of the lease is open elsewhere';
+	'let this transaction commit only if instance (1..127 bytes) leads lock_id still, in the term it leads now (with a token: only in that term); returns the token of the term. Holds nothing until COMMIT, which looks once more and keeps every successor out until it is done. Call it first in the transaction. Cannot be taken back: no savepoint undoes it, and once it has failed, with whatever error, a transaction that has written cannot commit (LE001). A WARNING if it was a SELECT outside of a transaction block that has written nothing. Errors: LE001 the instance does not lead, here or at COMMIT (then nothing of it is kept); 42501 the lease belongs to another role; 22004 NULL argument; 22023 instance or token out of range; 25006 on a standby; 0A000 at PREPARE TRANSACTION; 55P03 at COMMIT if lock_timeout passes while a release of the lease is open elsewhere';
 
 CREATE FUNCTION le_fence()
 RETURNS trigger
@@ -246,7 +246,7 @@ AS 'MODULE_PATHNAME', 'le_info'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_info() IS
-	'one row about this server: version, the epoch (one writable life of the server), its start and WAL timeline (NULL on a standby), pid of this database''s sweeper (NULL if none runs), number of heartbeats in memory (all databases), and warnings about settings that weaken the guarantee';
+	'one row about this server: version, the epoch (one writable life of the server), its start and WAL timeline, for how many milliseconds a promotion still keeps vacant locks of this database from everybody (all NULL on a standby), pid of this database''s sweeper (NULL if none runs), number of heartbeats in memory (all databases), and warnings about settings that weaken the guarantee';
 
 CREATE FUNCTION le_leases(
 	OUT id bigint,
@@ -273,7 +273,7 @@ CREATE VIEW leader_lease AS
 	FROM le_leases();
 
 COMMENT ON VIEW leader_lease IS
-	'all leases as they are at this moment; its reader needs EXECUTE on le_leases() too';
+	'all leases as they are at this moment; reads all of them, whatever the query asks for: le_leader() and le_token() ask about one lock. Its reader needs EXECUTE on le_leases() too';
 COMMENT ON COLUMN leader_lease.id IS 'the lock';
 COMMENT ON COLUMN leader_lease.leader_id IS 'name of the instance that leads or led';
 COMMENT ON COLUMN leader_lease.expires_at IS 'end of the lease, or of the grace that protects it, in wall time; NULL on a standby';
@@ -283,7 +283,7 @@ COMMENT ON COLUMN leader_lease.lease_ms IS 'length of the lease in milliseconds,
 COMMENT ON COLUMN leader_lease.remaining_ms IS 'milliseconds until expires_at, 0 if it has passed; NULL on a standby';
 COMMENT ON COLUMN leader_lease.renewed_at IS 'last heartbeat in this life of the server, in wall time; NULL if there was none';
 COMMENT ON COLUMN leader_lease.renewals IS 'number of heartbeats of this term in this life of the server';
-COMMENT ON COLUMN leader_lease.state IS 'live: granted or renewed in this life of the server; grace: protected because the server restarted or was promoted; expired: over; standby: this server cannot tell';
+COMMENT ON COLUMN leader_lease.state IS 'live: granted or renewed in this life of the server; restarted: its instance leads, and has not renewed since the server restarted; grace: nobody leads, because the server was promoted; expired: over; standby: this server cannot tell';
 COMMENT ON COLUMN leader_lease.leader_role IS 'the role that began the term';
 
 -- ---------------------------------------------------------------------
