@@ -204,6 +204,13 @@ COMMIT;
 \echo :SQLSTATE
 BEGIN;
 SAVEPOINT driver;
+SELECT le_guard(1, 'node-a', NULL);
+ROLLBACK TO driver;
+INSERT INTO work VALUES ('lost the token');
+COMMIT;
+\echo :SQLSTATE
+BEGIN;
+SAVEPOINT driver;
 SELECT le_guard(NULL, 'node-a');
 ROLLBACK TO driver;
 INSERT INTO work VALUES ('lost the lock');
