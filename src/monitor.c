@@ -125,25 +125,6 @@ le_leases(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* The pid of the sweeper's session, which is who holds its lock; 0: none */
-static int
-sweeper_pid(Oid relid)
-{
-	LockData   *locks = GetLockStatusData();
-	LOCKTAG		tag;
-
-	le_lock_tag(&tag, LE_LOCK_SWEEPER, relid);
-	for (int i = 0; i < locks->nelements; i++)
-	{
-		LockInstanceData *lock = &locks->locks[i];
-
-		if (memcmp(&lock->locktag, &tag, sizeof(LOCKTAG)) == 0 &&
-			(lock->holdMask & LOCKBIT_ON(ExclusiveLock)) != 0)
-			return lock->pid;
-	}
-	return 0;
-}
-
 /* The longest lease that is live now, in milliseconds */
 static int64
 longest_live_lease(Relation rel, const LeEpoch *epoch)
@@ -180,12 +161,12 @@ le_info(PG_FUNCTION_ARGS)
 	enum
 	{
 		COL_VERSION, COL_EPOCH, COL_EPOCH_START, COL_TIMELINE,
-		COL_SWEEPER_PID, COL_ENTRIES, COL_WARNINGS, N_COLS
+		COL_LAST_SWEEP, COL_ENTRIES, COL_WARNINGS, N_COLS
 	};
 	const LeEpoch *epoch = le_epoch_current();
 	Oid			relid = le_table_of_function(fcinfo->flinfo->fn_oid);
 	Relation	rel = le_lease_table_open(relid, AccessShareLock);
-	int			pid = sweeper_pid(relid);
+	TimestampTz swept_at = 0;
 	ArrayBuildState *warnings = initArrayResult(TEXTOID, CurrentMemoryContext,
 												false);
 	TupleDesc	tupdesc;
@@ -202,7 +183,7 @@ le_info(PG_FUNCTION_ARGS)
 		if (le_promotion_grace < longest)
 			warn(&warnings, psprintf("leader_election.promotion_grace (%d ms) is shorter than a live lease (" INT64_FORMAT " ms)",
 									 le_promotion_grace, longest));
-		if (le_sweeper && pid == 0 && le_shared_attach()->no_worker_slot)
+		if (le_sweeper && le_shared_attach()->no_worker_slot)
 			warn(&warnings, "no background worker slot was free for the sweeper, see max_worker_processes");
 	}
 	if (!le_sweeper)
@@ -222,14 +203,15 @@ le_info(PG_FUNCTION_ARGS)
 		(epoch == NULL);
 	if (epoch != NULL)
 	{
+		int64		to_wall = GetCurrentTimestamp() - le_clock_now(epoch);
+
 		values[COL_EPOCH] = Int64GetDatum(epoch->id);
-		values[COL_EPOCH_START] =
-			TimestampTzGetDatum(epoch->start + GetCurrentTimestamp() -
-								le_clock_now(epoch));
+		values[COL_EPOCH_START] = TimestampTzGetDatum(epoch->start + to_wall);
+		swept_at = le_schedule_swept_at(relid);
+		values[COL_LAST_SWEEP] = TimestampTzGetDatum(swept_at + to_wall);
 		values[COL_TIMELINE] = Int64GetDatum(epoch->timeline);
 	}
-	nulls[COL_SWEEPER_PID] = (pid == 0);
-	values[COL_SWEEPER_PID] = Int32GetDatum(pid);
+	nulls[COL_LAST_SWEEP] = (swept_at == 0);
 	values[COL_ENTRIES] = Int64GetDatum(le_store_count());
 	values[COL_WARNINGS] = makeArrayResult(warnings, CurrentMemoryContext);
 

@@ -130,7 +130,7 @@ subtest 'standby' => sub {
 
 	is( $standby->safe_psql('postgres', q{
 			SELECT epoch IS NULL, epoch_start IS NULL, timeline IS NULL,
-				   sweeper_pid IS NULL, entries, version <> ''
+				   last_sweep IS NULL, entries, version <> ''
 			  FROM le_info()}),
 		't|t|t|t|0|t',
 		'le_info answers and knows no epoch');
