@@ -24,34 +24,29 @@
 #include "leader_election.h"
 
 /*
- * Is the database ours to be in?  DROP DATABASE and its like hold a lock on
+ * May a sweeper be in the database?  DROP DATABASE and its like hold a lock on
  * it, and wait only seconds for everybody to leave.
  */
 bool
-le_launch_database_is_free(void)
-{
-	LOCKTAG		tag;
-
-	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
-	if (LockAcquire(&tag, RowExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
-		return false;
-	LockRelease(&tag, RowExclusiveLock, true);
-	return true;
-}
-
-/* Does the database let anybody connect? */
-static bool
-database_is_open(void)
+le_launch_database_is_open(void)
 {
 	HeapTuple	tuple = SearchSysCache1(DATABASEOID,
 										ObjectIdGetDatum(MyDatabaseId));
+	LOCKTAG		tag;
 	bool		open;
 
 	if (!HeapTupleIsValid(tuple))
 		return false;
 	open = ((Form_pg_database) GETSTRUCT(tuple))->datallowconn;
 	ReleaseSysCache(tuple);
-	return open;
+	if (!open)
+		return false;
+
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
+	if (LockAcquire(&tag, RowExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	LockRelease(&tag, RowExclusiveLock, true);
+	return true;
 }
 
 /* Has le_lease ever had a row?  Somebody who locks it is not waited for. */
@@ -119,8 +114,7 @@ le_launch_look(Oid relid, TimestampTz now)
 		return;
 
 	/* before the claim, which must not be left behind */
-	if (!database_is_open() || !le_launch_database_is_free() ||
-		!(known || table_was_used(relid)))
+	if (!le_launch_database_is_open() || !(known || table_was_used(relid)))
 	{
 		le_schedule_put_off(relid, now);
 		return;

@@ -361,7 +361,7 @@ extern TimestampTz le_schedule_swept_at(Oid relid);
 extern void le_schedule_forget_gone(void);
 
 /* launch.c */
-extern bool le_launch_database_is_free(void);
+extern bool le_launch_database_is_open(void);
 extern void le_launch_look(Oid relid, TimestampTz now);
 
 /* Start the sweeper if it is due.  now is what the caller has read anyway. */

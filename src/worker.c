@@ -52,7 +52,8 @@ static const struct
 
 /*
  * Begin a transaction in which we are the owner of le_lease.  False, and no
- * transaction, if the table is gone or locked by somebody.
+ * transaction, if the table is gone, or if somebody has locked it or wants the
+ * database for himself.
  */
 static bool
 sweep_begin(Oid relid, Oid *save_userid, int *save_sec_context)
@@ -63,7 +64,8 @@ sweep_begin(Oid relid, Oid *save_userid, int *save_sec_context)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 
-	if (ConditionalLockRelationOid(relid, RowExclusiveLock))
+	if (le_launch_database_is_open() &&
+		ConditionalLockRelationOid(relid, RowExclusiveLock))
 		rel = le_table_open_lease(relid, NoLock);
 	if (rel == NULL)
 	{
@@ -114,8 +116,7 @@ sweep_rows(Oid relid, bool *nothing_left)
 
 	for (int i = 0; i < count; i += le_sweep_batch())
 	{
-		if (!le_launch_database_is_free() ||
-			!sweep_begin(relid, &save_userid, &save_sec_context))
+		if (!sweep_begin(relid, &save_userid, &save_sec_context))
 			return false;
 		deleted += le_sweep_delete(relid, SWEEP_EXPIRED_FOR_MS, lock_ids + i,
 								   Min(count - i, le_sweep_batch()));
@@ -182,8 +183,10 @@ le_sweeper_main(Datum main_arg)
 
 	PG_TRY();
 	{
+		/* whether we may be here is asked quietly, by sweep_begin() */
 		BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(main_arg),
-												  InvalidOid, 0);
+												  InvalidOid,
+												  BGWORKER_BYPASS_ALLOWCONN);
 
 		/* the database's settings are for its users */
 		for (int i = 0; i < lengthof(settings); i++)
