@@ -117,20 +117,22 @@ sub registrations
 		  /\bregistering background worker "leader_election sweeper/g);
 }
 
-# Call for so long that a sweep would certainly be due, and could be started.
-# Returns how many were.
+# Calls for so long that a sweep would certainly be due, and could be started.
+my $calls = q{
+	DO $$
+	BEGIN
+		FOR i IN 1 .. 12 LOOP
+			PERFORM le_leader(0), le_renew(0, 'nobody'), pg_sleep(0.1);
+			COMMIT;
+		END LOOP;
+	END $$};
+
+# How many sweepers do they start?
 sub calls_start
 {
 	my ($session) = @_;
 	my $before = registrations();
-	$session->say(q{
-		DO $$
-		BEGIN
-			FOR i IN 1 .. 12 LOOP
-				PERFORM le_leader(0), le_renew(0, 'nobody'), pg_sleep(0.1);
-				COMMIT;
-			END LOOP;
-		END $$});
+	$session->say($calls);
 	return registrations() - $before;
 }
 
@@ -236,6 +238,7 @@ subtest 'settings take effect at once' => sub {
 
 subtest 'waits for nobody' => sub {
 	my $session = Session->new($node->connstr('one'));
+	my $offset = -s $node->logfile;
 	$session->say('BEGIN; LOCK TABLE le_lease');
 	acquires('two', 1, 'one table is locked, acquisition in another database');
 	is_swept('two', 'which is swept');
@@ -244,7 +247,6 @@ subtest 'waits for nobody' => sub {
 
 	# a row's lock it cannot but wait for
 	over('one', 43, 43);
-	my $offset = -s $node->logfile;
 	$session->say("$waiting;
 		BEGIN; SELECT FROM le_lease WHERE lock_id = 43 FOR UPDATE");
 	is($session->say('SELECT pg_terminate_backend(pg_temp.waiting_sweeper())'),
@@ -384,11 +386,12 @@ subtest 'is killed' => sub {
 
 subtest 'the server is stopped' => sub {
 	my $session = Session->new($node->connstr('two'));
+	my $other = Session->new($node->connstr('one'));
 	my $locker = Session->new($node->connstr('postgres'));
 	my $offset = -s $node->logfile;
 
-	# a sweeper that has hardly come yet
-	$session->say('SELECT le_leader(0)');
+	# a sweeper that has hardly come yet, nor can
+	$_->say('SELECT le_leader(0)') foreach ($session, $other);
 	$locker->say('BEGIN; LOCK TABLE pg_db_role_setting');
 	$session->say(q{
 		DO $$
@@ -399,10 +402,16 @@ subtest 'the server is stopped' => sub {
 					AND relation = 'pg_db_role_setting'::regclass);
 			END LOOP;
 		END $$});
+	$other->say($calls);
+	is( $other->say(q{
+			SELECT count(*) FROM pg_locks
+			 WHERE NOT granted AND relation = 'pg_db_role_setting'::regclass}),
+		'1',
+		'no other one comes meanwhile');
 	$node->stop('fast');
 	unlike(slurp_file($node->logfile, $offset),
 		qr/sweeper.*(?:FATAL|ERROR|WARNING|LOG):/, 'the log tells nothing');
-	eval { $_->quit } foreach ($session, $locker);
+	eval { $_->quit } foreach ($session, $other, $locker);
 };
 
 subtest 'no worker can run' => sub {
