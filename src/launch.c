@@ -96,7 +96,7 @@ sweeper_register(Oid relid, uint32 number)
  * is due and it could do its work.
  */
 void
-le_launch_look(Oid relid, TimestampTz now)
+le_launch_look(Oid relid)
 {
 	LeShared   *shared = le_shared_attach();
 	uint32		number;
@@ -110,17 +110,17 @@ le_launch_look(Oid relid, TimestampTz now)
 		return;
 	}
 
-	if (!le_schedule_is_due(relid, now, &known))
+	if (!le_schedule_is_due(relid, &known))
 		return;
 
 	/* before the claim, which must not be left behind */
 	if (!le_launch_database_is_open() || !(known || table_was_used(relid)))
 	{
-		le_schedule_put_off(relid, now);
+		le_schedule_put_off(relid);
 		return;
 	}
 
-	number = le_schedule_claim(relid, now);
+	number = le_schedule_claim(relid);
 	if (number == 0)
 		return;
 	registered = sweeper_register(relid, number);

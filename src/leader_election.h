@@ -348,28 +348,28 @@ extern int	le_sweep_delete(Oid relid, int64 expired_for_ms,
 /* schedule.c */
 extern TimestampTz le_schedule_at;
 
-extern bool le_schedule_is_due(Oid relid, TimestampTz now, bool *known);
-extern uint32 le_schedule_claim(Oid relid, TimestampTz now);
-extern void le_schedule_put_off(Oid relid, TimestampTz now);
+extern bool le_schedule_is_due(Oid relid, bool *known);
+extern uint32 le_schedule_claim(Oid relid);
+extern void le_schedule_put_off(Oid relid);
 extern bool le_schedule_arrived(uint32 number);
 extern void le_schedule_left(uint32 number);
-extern void le_schedule_note_term(Oid relid, TimestampTz now);
-extern uint64 le_schedule_terms_begun(Oid relid, TimestampTz now);
+extern void le_schedule_note_term(Oid relid);
+extern uint64 le_schedule_terms_begun(Oid relid);
 extern void le_schedule_note_sweep(Oid relid, uint64 terms_begun,
-								   bool nothing_left, TimestampTz now);
+								   bool nothing_left);
 extern TimestampTz le_schedule_swept_at(Oid relid);
 extern void le_schedule_forget_gone(void);
 
 /* launch.c */
 extern bool le_launch_database_is_open(void);
-extern void le_launch_look(Oid relid, TimestampTz now);
+extern void le_launch_look(Oid relid);
 
 /* Start the sweeper if it is due.  now is what the caller has read anyway. */
 static inline void
 le_launch_poll(Oid relid, TimestampTz now)
 {
 	if (unlikely(now >= le_schedule_at))
-		le_launch_look(relid, now);
+		le_launch_look(relid);
 }
 
 /* worker.c */

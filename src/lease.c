@@ -310,7 +310,7 @@ lease_begin_term(Relation rel, const LeCaller *caller, int64 lease_ms,
 	}
 	else
 		le_table_insert(rel, &row);
-	le_schedule_note_term(caller->key.relation, state->now);
+	le_schedule_note_term(caller->key.relation);
 }
 
 /*

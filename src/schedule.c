@@ -46,13 +46,16 @@ static dsa_area *area = NULL;
  * ---------------------------------------------------------------------
  */
 
+/* Lock, then read the clock. */
 static LeShared *
-schedule_lock(void)
+schedule_lock(TimestampTz *now)
 {
 	LeShared   *shared = le_shared_attach();
+	const LeEpoch *epoch = le_epoch_current();
 
 	area = le_store_area();		/* takes the same lock when it attaches */
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	*now = le_clock_now(epoch);
 	return shared;
 }
 
@@ -141,9 +144,10 @@ sweep_find_or_insert(LeShared *shared, Oid relid, TimestampTz now)
  * been written, so that a sweep that has not counted this term sees the row.
  */
 void
-le_schedule_note_term(Oid relid, TimestampTz now)
+le_schedule_note_term(Oid relid)
 {
-	LeShared   *shared = schedule_lock();
+	TimestampTz now;
+	LeShared   *shared = schedule_lock(&now);
 	LeSweep    *sweep = sweep_find_or_insert(shared, relid, now);
 
 	if (sweep != NULL)
@@ -157,9 +161,10 @@ le_schedule_note_term(Oid relid, TimestampTz now)
 
 /* A sweep begins.  How many terms have begun until now?  0: not known. */
 uint64
-le_schedule_terms_begun(Oid relid, TimestampTz now)
+le_schedule_terms_begun(Oid relid)
 {
-	LeShared   *shared = schedule_lock();
+	TimestampTz now;
+	LeShared   *shared = schedule_lock(&now);
 	LeSweep    *sweep = sweep_find_or_insert(shared, relid, now);
 	uint64		terms = (sweep != NULL) ? sweep->terms_begun : 0;
 
@@ -172,10 +177,10 @@ le_schedule_terms_begun(Oid relid, TimestampTz now)
  * a term begins that was not among those counted.
  */
 void
-le_schedule_note_sweep(Oid relid, uint64 terms_begun, bool nothing_left,
-					   TimestampTz now)
+le_schedule_note_sweep(Oid relid, uint64 terms_begun, bool nothing_left)
 {
-	LeShared   *shared = schedule_lock();
+	TimestampTz now;
+	LeShared   *shared = schedule_lock(&now);
 	LeSweep    *sweep = sweep_find(shared, MyDatabaseId, relid);
 
 	if (sweep != NULL)
@@ -191,7 +196,8 @@ le_schedule_note_sweep(Oid relid, uint64 terms_begun, bool nothing_left,
 TimestampTz
 le_schedule_swept_at(Oid relid)
 {
-	LeShared   *shared = schedule_lock();
+	TimestampTz now;
+	LeShared   *shared = schedule_lock(&now);
 	LeSweep    *sweep = sweep_find(shared, MyDatabaseId, relid);
 	TimestampTz swept_at = (sweep != NULL) ? sweep->swept_at : 0;
 
@@ -206,9 +212,10 @@ le_schedule_swept_at(Oid relid)
 void
 le_schedule_forget_gone(void)
 {
-	LeShared   *shared = schedule_lock();
-	LeSweep    *copy = palloc((shared->n_sweeps + 1) * sizeof(LeSweep));
+	TimestampTz now;
+	LeShared   *shared = schedule_lock(&now);
 	int			count = shared->n_sweeps;
+	LeSweep    *copy = palloc((count + 1) * sizeof(LeSweep));
 
 	if (count > 0)
 		memcpy(copy, dsa_get_address(area, shared->sweeps),
@@ -224,7 +231,7 @@ le_schedule_forget_gone(void)
 			SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(copy[i].database)))
 			continue;
 
-		shared = schedule_lock();
+		shared = schedule_lock(&now);
 		sweep = sweep_find(shared, copy[i].database, copy[i].relation);
 		if (sweep != NULL)
 		{
@@ -252,8 +259,8 @@ static bool
 sweep_may_begin(LeShared *shared, LeSweep *sweep, TimestampTz now)
 {
 	double		pause_ms = le_sweep_interval + sweep->deviation * le_sweep_jitter;
-	TimestampTz due = sweep->since +
-	(int64) (1000 * Max(pause_ms, SWEEP_PAUSE_MIN_MS));
+	int64		pause = (int64) (1000 * Max(pause_ms, SWEEP_PAUSE_MIN_MS));
+	TimestampTz due = sweep->since + pause;
 	LeSweep    *sweeps;
 
 	if (now < due)
@@ -292,10 +299,11 @@ sweep_may_begin(LeShared *shared, LeSweep *sweep, TimestampTz now)
 
 /* Is this database's sweep due, and is it its turn? */
 bool
-le_schedule_is_due(Oid relid, TimestampTz now, bool *known)
+le_schedule_is_due(Oid relid, bool *known)
 {
 	LeSweep		unknown = sweep_unknown();
-	LeShared   *shared = schedule_lock();
+	TimestampTz now;
+	LeShared   *shared = schedule_lock(&now);
 	LeSweep    *sweep = sweep_find(shared, MyDatabaseId, relid);
 	bool		due;
 
@@ -307,10 +315,11 @@ le_schedule_is_due(Oid relid, TimestampTz now, bool *known)
 
 /* The same, and claim the place of the server's sweeper.  0: somebody else has. */
 uint32
-le_schedule_claim(Oid relid, TimestampTz now)
+le_schedule_claim(Oid relid)
 {
 	LeSweep		unknown = sweep_unknown();
-	LeShared   *shared = schedule_lock();
+	TimestampTz now;
+	LeShared   *shared = schedule_lock(&now);
 	LeSweep    *sweep = sweep_find(shared, MyDatabaseId, relid);
 	uint32		number = 0;
 
@@ -329,9 +338,10 @@ le_schedule_claim(Oid relid, TimestampTz now)
 
 /* It cannot be done now: try again when the next sweep would be due. */
 void
-le_schedule_put_off(Oid relid, TimestampTz now)
+le_schedule_put_off(Oid relid)
 {
-	LeShared   *shared = schedule_lock();
+	TimestampTz now;
+	LeShared   *shared = schedule_lock(&now);
 	LeSweep    *sweep = sweep_find(shared, MyDatabaseId, relid);
 
 	if (sweep != NULL)

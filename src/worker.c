@@ -134,17 +134,15 @@ sweep_rows(Oid relid, bool *nothing_left)
 static void
 sweep(Oid relid)
 {
-	const LeEpoch *epoch = le_epoch_current();
 	uint64		terms_begun;
 	bool		nothing_left;
 
 	pgstat_report_activity(STATE_RUNNING, "sweeping leases that are over");
 
-	terms_begun = le_schedule_terms_begun(relid, le_clock_now(epoch));
+	terms_begun = le_schedule_terms_begun(relid);
 	if (sweep_rows(relid, &nothing_left))
-		le_schedule_note_sweep(relid, terms_begun, nothing_left,
-							   le_clock_now(epoch));
-	le_store_drop_over(le_clock_now(epoch));
+		le_schedule_note_sweep(relid, terms_begun, nothing_left);
+	le_store_drop_over(le_clock_now(le_epoch_current()));
 
 	StartTransactionCommand();
 	le_schedule_forget_gone();
