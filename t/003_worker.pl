@@ -362,8 +362,11 @@ max_logical_replication_workers = 0
 
 subtest 'is killed' => sub {
 	my $token = $node->safe_psql('two', q{SELECT le_token(32, 'a')});
-	$node->append_conf('postgresql.conf', 'restart_after_crash = on');
-	$node->reload;
+	$node->append_conf('postgresql.conf', q{
+restart_after_crash = on
+max_worker_processes = 8
+});
+	$node->restart;
 	over('two', 45, 45);
 
 	my $offset = -s $node->logfile;
@@ -402,7 +405,7 @@ subtest 'the server is stopped' => sub {
 					AND relation = 'pg_db_role_setting'::regclass);
 			END LOOP;
 		END $$});
-	$other->say($calls);
+	$other->say("$calls; $calls");
 	is( $other->say(q{
 			SELECT count(*) FROM pg_locks
 			 WHERE NOT granted AND relation = 'pg_db_role_setting'::regclass}),
