@@ -16,6 +16,9 @@ OBJS = \
 	src/epoch.o \
 	src/guard.o \
 	src/fence.o \
+	src/sweep.o \
+	src/schedule.o \
+	src/launch.o \
 	src/worker.o
 PGFILEDESC = "leader_election - leases, heartbeats in shared memory, fencing tokens"
 

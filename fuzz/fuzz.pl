@@ -829,12 +829,8 @@ sub check_all
 
 	my $held = $sessions[$admin_index]->must(
 		q{SELECT pid, classid, objid, objsubid, mode FROM pg_locks
-		  WHERE locktype = 'advisory' AND objsubid IN (19525, 19526, 19528)});
+		  WHERE locktype = 'advisory' AND objsubid IN (19525, 19526)});
 	failure($admin_index, 'no lock is held', join(' ', map { $_ // '' } @{$held->[0]})) if @{$held};
-	$held = $sessions[$admin_index]->must(
-		q{SELECT l.pid, a.backend_type FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
-		  WHERE locktype = 'advisory' AND objsubid = 19527 AND a.backend_type <> 'leader_election sweeper'});
-	failure($admin_index, 'only sweepers hold their lock', join(' ', @{$held->[0]})) if @{$held};
 
 	# whoever comes can take what is vacant, and nothing else
 	execute($admin_index, control('BEGIN', f => 'begin'));

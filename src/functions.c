@@ -326,7 +326,7 @@ le_sweep(PG_FUNCTION_ARGS)
 	int64	   *lock_ids;
 	int			count;
 	int			deleted;
-	bool		empty;
+	int64		rows;
 
 	caller_locate(fcinfo, &caller, "le_sweep()", true);
 
@@ -340,7 +340,7 @@ le_sweep(PG_FUNCTION_ARGS)
 	table_close(rel, AccessShareLock);
 
 	lock_ids = le_sweep_list(caller.key.relation, expired_for_ms,
-							 le_sweep_batch(), &count, &empty);
+							 le_sweep_batch(), &count, &rows);
 	deleted = le_sweep_delete(caller.key.relation, expired_for_ms,
 							  lock_ids, count);
 	le_store_drop_over(le_clock_now(le_epoch_current()));

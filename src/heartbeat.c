@@ -20,6 +20,7 @@
 #include "miscadmin.h"
 #include "utils/dsa.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "compat.h"
 #include "leader_election.h"
@@ -217,24 +218,27 @@ le_store_copy(const LeKey *key, LeEntry *copy)
  * The caller's role needs no judging if it is the term's; another role's term
  * is renewed only if the caller has judged exactly that role.  lease_ms is
  * what the caller asks for, 0 for le_renew.  *seen is the entry that led to
- * an answer other than LE_BEAT_DONE.
+ * an answer other than LE_BEAT_DONE, *now is the clock as it was read; if it
+ * was not, DT_NOBEGIN.
  */
 LeBeat
 le_store_beat(const LeCaller *caller, int64 lease_ms, Oid judged_role,
-			  const LeEpoch *epoch, LeEntry *seen)
+			  const LeEpoch *epoch, LeEntry *seen, TimestampTz *now)
 {
 	LeEntry    *entry;
-	TimestampTz now;
 	LeBeat		beat;
 
 	TEST_PAUSE(LE_PAUSE_BEAT);
 	store_attach();
 	entry = store_find(&caller->key);
 	if (entry == NULL)
+	{
+		*now = DT_NOBEGIN;
 		return LE_BEAT_ASK_ROW;
+	}
 
-	now = le_clock_now(epoch);
-	if (!le_entry_usable(entry, now))
+	*now = le_clock_now(epoch);
+	if (!le_entry_usable(entry, *now))
 		beat = LE_BEAT_ASK_ROW;
 	else if (strcmp(entry->leader_id, caller->instance) != 0 ||
 			 !(caller->any_token || caller->token == entry->token))
@@ -246,8 +250,8 @@ le_store_beat(const LeCaller *caller, int64 lease_ms, Oid judged_role,
 		beat = LE_BEAT_TOO_LONG;
 	else
 	{
-		entry->expires_at = now + le_rule_length(entry->lease_ms);
-		entry->renewed_at = now;
+		entry->expires_at = *now + le_rule_length(entry->lease_ms);
+		entry->renewed_at = *now;
 		entry->renewals++;
 		beat = LE_BEAT_DONE;
 	}
@@ -415,4 +419,12 @@ le_store_count(void)
 		count++;
 	dshash_seq_term(&status);
 	return count;
+}
+
+/* The memory that the entries are in */
+dsa_area *
+le_store_area(void)
+{
+	store_attach();
+	return area;
 }

@@ -54,6 +54,19 @@ transaction_callback(XactEvent event, void *arg)
 	le_transition_at_end(event);
 }
 
+/* A setting of the sweeper has changed: look at once when it is due. */
+static void
+sweep_assign_int(int value, void *extra)
+{
+	le_schedule_at = 0;
+}
+
+static void
+sweep_assign_bool(bool value, void *extra)
+{
+	le_schedule_at = 0;
+}
+
 static void
 preload_request(void)
 {
@@ -103,19 +116,22 @@ _PG_init(void)
 							 "Starts a background worker that deletes leases that are over.",
 							 NULL,
 							 &le_sweeper,
-							 true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+							 true, PGC_SIGHUP, 0,
+							 NULL, sweep_assign_bool, NULL);
 	DefineCustomIntVariable("leader_election.sweep_interval",
 							"Time between two sweeps of a database.",
-							NULL,
+							"No two sweeps of the server begin within a second.",
 							&le_sweep_interval,
 							60000, 100, (int) LE_LEASE_MS_MAX,
-							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, sweep_assign_int, NULL);
 	DefineCustomIntVariable("leader_election.sweep_jitter",
 							"Largest random deviation from the time between two sweeps.",
 							"Keeps the sweeps of several databases apart.",
 							&le_sweep_jitter,
 							2000, 0, 3600000,
-							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, sweep_assign_int, NULL);
 #ifdef LE_TEST_PAUSE
 	le_test_pause_init();
 #endif

@@ -23,7 +23,10 @@
  *	epoch.c				shared memory, the epoch, the lease clock
  *	guard.c				le_guard: a deposed leader cannot commit
  *	fence.c				le_fence: tables that are written under a guard only
- *	worker.c			sweeping, and the sweeper
+ *	sweep.c				deleting the rows of leases that are over
+ *	schedule.c			when a database's sweep is due, and who sweeps now
+ *	launch.c			starting the sweeper
+ *	worker.c			the sweeper's life
  *	compat.h			differences between server versions
  *
  * THE LOCKS
@@ -77,10 +80,6 @@ typedef enum LeLockClass
 {
 	LE_LOCK_LEASE = 19525,		/* by lock id: the term, see above */
 	LE_LOCK_DRAW = 19526,		/* by le_lease's OID: held for a token draw */
-	LE_LOCK_SWEEPER = 19527,	/* by le_lease's OID: held by the sweeper's
-								 * session, shared by who looks for it */
-	LE_LOCK_LAUNCH = 19528,		/* by le_lease's OID: held by who launches a
-								 * sweeper, to the end of its transaction */
 } LeLockClass;
 
 /* What names a lock in the whole server; also the hash table's key */
@@ -204,13 +203,37 @@ typedef enum LePhase
 } LePhase;
 
 /*
+ * What is known of the sweeps of one le_lease.  Times are of the lease clock.
+ * There is nothing to sweep while terms_gone is terms_begun.
+ */
+typedef struct LeSweep
+{
+	Oid			database;
+	Oid			relation;
+	TimestampTz since;			/* the last sweep was started, or put off */
+	TimestampTz asked_at;		/* a call has last found it due */
+	TimestampTz swept_at;		/* a sweep has ended; 0: none in this epoch */
+	uint64		terms_begun;	/* in this epoch, and 1 */
+	uint64		terms_gone;		/* how many of them had begun before a sweep
+								 * that has left no row */
+	double		deviation;		/* of the next sweep, -1 to 1 */
+} LeSweep;
+
+/* What a sweeper is told */
+typedef struct LeLaunch
+{
+	Oid			relation;		/* le_lease */
+	uint32		number;			/* which sweeper of the server it is */
+} LeLaunch;
+
+/*
  * The struct in the server's main shared memory.  Its name, its size and the
  * place of its lock never change: two of them in one life of the server would
  * be two epochs, and two leaders.  A change inside counts LE_LAYOUT up.
  */
 #define LE_SHARED_NAME "leader_election"
 #define LE_SHARED_SIZE 128
-#define LE_LAYOUT 1
+#define LE_LAYOUT 2
 
 typedef struct LeShared
 {
@@ -218,11 +241,17 @@ typedef struct LeShared
 	int32		layout;			/* LE_LAYOUT, set last */
 	int32		tranche;
 	LeEpoch		epoch;
-	pg_atomic_uint32 waiting;	/* who waits to change an entry */
 	uint64		hash_seed;		/* random; else ids could be chosen so that
 								 * all fall into one place of the hash table */
+	pg_atomic_uint32 waiting;	/* who waits to change an entry */
 	dsa_handle	area;			/* where the hash table lives */
 	dshash_table_handle table;	/* invalid: neither exists yet */
+	dsa_pointer sweeps;			/* array of LeSweep, in area */
+	int			n_sweeps;		/* used ... */
+	int			max_sweeps;		/* ... and allocated */
+	TimestampTz sweeper_started;	/* lease clock, the last one */
+	uint32		sweeper_number; /* which it was */
+	int			sweeper_pid;	/* 0: none, -1: has not come yet */
 	int			memory_limit;	/* kB, as last applied to area */
 	bool		no_worker_slot; /* at the last attempt to start a sweeper ... */
 	bool		no_worker_slot_logged;	/* ... or at any in this epoch */
@@ -336,7 +365,7 @@ extern int64 le_token_draw(Relation rel, int64 lineage, int64 above);
 extern bool le_store_copy(const LeKey *key, LeEntry *copy);
 extern LeBeat le_store_beat(const LeCaller *caller, int64 lease_ms,
 							Oid judged_role, const LeEpoch *epoch,
-							LeEntry *seen);
+							LeEntry *seen, TimestampTz *now);
 extern bool le_store_beat_row(const LeCaller *caller, const LeRow *row,
 							  const LeEpoch *epoch);
 extern void le_store_reserve(const LeKey *key,
@@ -347,6 +376,7 @@ extern void le_store_forget(const LeKey *key, int64 token,
 							const LeReservation *before);
 extern void le_store_drop_over(TimestampTz now);
 extern int64 le_store_count(void);
+extern struct dsa_area *le_store_area(void);
 
 /* functions.c */
 extern void le_check_primary(const char *function);
@@ -360,13 +390,41 @@ extern void le_guard_ask(void);
 extern int64 le_guard_set(LeCaller *caller);
 extern bool le_guard_is_set(const LeKey *key);
 
-/* worker.c */
+/* sweep.c */
 extern int	le_sweep_batch(void);
 extern int64 *le_sweep_list(Oid relid, int64 expired_for_ms, int limit,
-							int *count, bool *empty);
+							int *count, int64 *rows);
 extern int	le_sweep_delete(Oid relid, int64 expired_for_ms,
 							const int64 *lock_ids, int count);
-extern void le_worker_launch(Oid relid);
+
+/* schedule.c */
+extern TimestampTz le_schedule_at;
+
+extern bool le_schedule_is_due(Oid relid, bool *known);
+extern uint32 le_schedule_claim(Oid relid);
+extern void le_schedule_put_off(Oid relid);
+extern bool le_schedule_arrived(uint32 number);
+extern void le_schedule_left(uint32 number);
+extern void le_schedule_note_term(Oid relid);
+extern uint64 le_schedule_terms_begun(Oid relid);
+extern void le_schedule_note_sweep(Oid relid, uint64 terms_begun,
+								   bool nothing_left);
+extern TimestampTz le_schedule_swept_at(Oid relid);
+extern void le_schedule_forget_gone(void);
+
+/* launch.c */
+extern bool le_launch_database_is_open(void);
+extern void le_launch_look(Oid relid);
+
+/* Start the sweeper if it is due.  now is what the caller has read anyway. */
+static inline void
+le_launch_poll(Oid relid, TimestampTz now)
+{
+	if (unlikely(now >= le_schedule_at))
+		le_launch_look(relid);
+}
+
+/* worker.c */
 extern PGDLLEXPORT void le_sweeper_main(Datum main_arg);
 
 /*

@@ -84,6 +84,7 @@ le_lease_read(const LeCaller *caller, LeState *state)
 
 	state->now = le_clock_now(epoch);
 	le_store_copy(&caller->key, &state->entry);
+	le_launch_poll(caller->key.relation, state->now);
 	if (le_entry_usable(&state->entry, state->now))
 	{
 		state->found = true;
@@ -171,9 +172,11 @@ lease_beat(const LeCaller *caller, int64 lease_ms, const LeEpoch *epoch)
 	for (;;)
 	{
 		LeEntry		seen;
+		TimestampTz now;
 		LeBeat		beat = le_store_beat(caller, lease_ms, judged_role, epoch,
-										 &seen);
+										 &seen, &now);
 
+		le_launch_poll(caller->key.relation, now);
 		switch (beat)
 		{
 			case LE_BEAT_ASK_ROLE:
@@ -273,6 +276,7 @@ le_lease_renew(const LeCaller *caller)
 
 	rel = le_lease_table_open(caller->key.relation, RowExclusiveLock);
 	le_lease_look_hard(rel, &caller->key, epoch, &state);
+	le_launch_poll(caller->key.relation, state.now);
 	if (le_rule_worth_waiting(caller, &state, epoch))
 		renewed = lease_beat_slowly(rel, caller, 0, epoch);
 	table_close(rel, RowExclusiveLock);
@@ -351,7 +355,7 @@ lease_begin_term(Relation rel, const LeCaller *caller, int64 lease_ms,
 	}
 	else
 		le_table_insert(rel, &row);
-	le_worker_launch(RelationGetRelid(rel));
+	le_schedule_note_term(caller->key.relation);
 }
 
 /*
@@ -425,6 +429,7 @@ le_lease_acquire(const LeCaller *caller, int64 lease_ms)
 	/* a refused attempt reads the clock first and takes only a shared lock */
 	state.now = le_clock_now(epoch);
 	le_store_copy(&caller->key, &state.entry);
+	le_launch_poll(caller->key.relation, state.now);
 	if (le_entry_usable(&state.entry, state.now))
 	{
 		if (!le_rule_names(caller, state.entry.leader_id, state.entry.token))
@@ -472,6 +477,7 @@ le_lease_release(const LeCaller *caller)
 
 	rel = le_lease_table_open(caller->key.relation, RowExclusiveLock);
 	le_lease_look_hard(rel, &caller->key, epoch, &state);
+	le_launch_poll(caller->key.relation, state.now);
 	if (!le_rule_worth_waiting(caller, &state, epoch))
 	{
 		table_close(rel, RowExclusiveLock);
@@ -499,7 +505,6 @@ le_lease_release(const LeCaller *caller)
 		TEST_PAUSE(LE_PAUSE_MARKED);
 		le_transition_ends(&caller->key, &state.row, LE_RELEASED);
 		le_table_delete(rel, &state.row);
-		le_worker_launch(RelationGetRelid(rel));
 	}
 	else
 		le_lock_drop(LE_LOCK_LEASE, lock_id, ExclusiveLock);

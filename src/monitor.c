@@ -132,25 +132,6 @@ le_leases(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* The pid of the sweeper's session, which is who holds its lock; 0: none */
-static int
-sweeper_pid(Oid relid)
-{
-	LockData   *locks = GetLockStatusData();
-	LOCKTAG		tag;
-
-	le_lock_tag(&tag, LE_LOCK_SWEEPER, relid);
-	for (int i = 0; i < locks->nelements; i++)
-	{
-		LockInstanceData *lock = &locks->locks[i];
-
-		if (memcmp(&lock->locktag, &tag, sizeof(LOCKTAG)) == 0 &&
-			(lock->holdMask & LOCKBIT_ON(ExclusiveLock)) != 0)
-			return lock->pid;
-	}
-	return 0;
-}
-
 /*
  * The longest lease that is live now, in milliseconds; on a standby, which
  * cannot tell, of all that might be.
@@ -207,14 +188,15 @@ le_info(PG_FUNCTION_ARGS)
 	enum
 	{
 		COL_VERSION, COL_EPOCH, COL_EPOCH_START, COL_TIMELINE,
-		COL_GRACE_REMAINING_MS, COL_SWEEPER_PID, COL_ENTRIES, COL_WARNINGS, N_COLS
+		COL_GRACE_REMAINING_MS, COL_LAST_SWEEP, COL_ENTRIES, COL_WARNINGS,
+		N_COLS
 	};
 	const LeEpoch *epoch = le_epoch_current();
 	Oid			relid = le_table_of_function(fcinfo->flinfo->fn_oid);
 	Relation	rel = le_lease_table_open(relid, AccessShareLock);
-	int			pid = sweeper_pid(relid);
 	int64		entries = le_store_count();
 	int64		longest;
+	TimestampTz swept_at = 0;
 	ArrayBuildState *warnings = initArrayResult(TEXTOID, CurrentMemoryContext,
 												false);
 	TupleDesc	tupdesc;
@@ -228,7 +210,7 @@ le_info(PG_FUNCTION_ARGS)
 	if (le_promotion_grace < longest)
 		warn(&warnings, psprintf("leader_election.promotion_grace (%d ms) is shorter than a lease (" INT64_FORMAT " ms)",
 								 le_promotion_grace, longest));
-	if (epoch != NULL && le_sweeper && pid == 0 &&
+	if (epoch != NULL && le_sweeper &&
 		le_shared_attach()->no_worker_slot)
 		warn(&warnings, "no background worker slot was free for the sweeper, see max_worker_processes");
 	if (entries * ENTRY_SIZE > le_memory_limit * INT64CONST(1024) / 100 * 80)
@@ -253,16 +235,17 @@ le_info(PG_FUNCTION_ARGS)
 		nulls[COL_GRACE_REMAINING_MS] = (epoch == NULL);
 	if (epoch != NULL)
 	{
+		int64		to_wall = GetCurrentTimestamp() - le_clock_now(epoch);
+
 		values[COL_EPOCH] = Int64GetDatum(epoch->id);
-		values[COL_EPOCH_START] =
-			TimestampTzGetDatum(epoch->start + GetCurrentTimestamp() -
-								le_clock_now(epoch));
+		values[COL_EPOCH_START] = TimestampTzGetDatum(epoch->start + to_wall);
+		swept_at = le_schedule_swept_at(relid);
+		values[COL_LAST_SWEEP] = TimestampTzGetDatum(swept_at + to_wall);
 		values[COL_TIMELINE] = Int64GetDatum(epoch->timeline);
 		values[COL_GRACE_REMAINING_MS] =
 			Int64GetDatum(grace_remaining(rel, epoch));
 	}
-	nulls[COL_SWEEPER_PID] = (pid == 0);
-	values[COL_SWEEPER_PID] = Int32GetDatum(pid);
+	nulls[COL_LAST_SWEEP] = (swept_at == 0);
 	values[COL_ENTRIES] = Int64GetDatum(entries);
 	values[COL_WARNINGS] = makeArrayResult(warnings, CurrentMemoryContext);
 	table_close(rel, AccessShareLock);

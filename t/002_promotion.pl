@@ -137,7 +137,7 @@ subtest 'standby' => sub {
 
 	is( $standby->safe_psql('postgres', q{
 			SELECT epoch IS NULL, epoch_start IS NULL, timeline IS NULL,
-				   sweeper_pid IS NULL, entries, version <> '',
+				   last_sweep IS NULL, entries, version <> '',
 				   grace_remaining_ms IS NULL, warnings[1]
 			  FROM le_info()}),
 		"t|t|t|t|0|t|t|leader_election.promotion_grace ($grace ms) is shorter than a lease ($long ms)",

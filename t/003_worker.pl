@@ -1,8 +1,9 @@
-# The sweeper comes by itself, one per database, tidies up after leases that
-# are over, and leaves when there is nothing left to watch.  It is in nobody's
-# way: whoever drops or copies its database, drops the extension, switches it
-# off or terminates it succeeds at once, and the next transition starts
-# another.  Where no worker can run, elections go on without.
+# The sweeper comes when a sweep is due, whatever call finds that out, sweeps
+# one database, and goes.  There is one in the whole server, so it does not wait,
+# and it is in nobody's way: whoever drops or copies its database, drops the
+# extension, locks the table, terminates it or stops the server succeeds at
+# once and reads nothing of it in the log.  Where no worker can run, elections
+# go on without.
 
 use strict;
 use warnings;
@@ -14,15 +15,19 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Session;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 my $long = 600_000;    # outlives the test
 
 my $node = PostgreSQL::Test::Cluster->new('main');
 $node->init;
 
-# debug1 tells of each worker that is registered
+# debug1 tells of each worker that is registered; batches are small
 $node->append_conf('postgresql.conf', q{
 log_min_messages = debug1
+log_line_prefix = '%m [%p] %b: '
+max_connections = 20
+max_locks_per_transaction = 10
 leader_election.sweep_interval = 200ms
 leader_election.sweep_jitter = 0
 });
@@ -36,6 +41,14 @@ sub create_database
 	return;
 }
 
+sub setting
+{
+	my ($setting) = @_;
+	$node->append_conf('postgresql.conf', "leader_election.$setting");
+	$node->reload;
+	return;
+}
+
 sub acquires
 {
 	my ($db, $lock, $name) = @_;
@@ -44,33 +57,55 @@ sub acquires
 	return;
 }
 
-sub sweepers
+# Leases that are over at once, to be swept in five seconds; one statement each,
+# since a transaction cannot hold many locks here.
+sub over
 {
-	my ($db) = @_;
-	return "FROM pg_stat_activity WHERE datname = '$db'
-			AND backend_type = 'leader_election sweeper'";
+	my ($db, $from, $to) = @_;
+	is( $node->safe_psql($db,
+			join(';', map { "SELECT le_try_acquire($_, 'dead', 1)" } $from .. $to)),
+		join("\n", ('t') x ($to - $from + 1)),
+		"leases that are over in $db");
+	return;
 }
 
-# Wait for the database's sweeper; returns its pid.
-sub sweeper_runs
+# Every look is a call that may find a sweep due.
+sub row_goes
 {
-	my ($db, $name) = @_;
-	ok( $node->poll_query_until(
-			$db, 'SELECT (SELECT array_agg(pid) '
-			  . sweepers($db)
-			  . ') = (SELECT ARRAY[sweeper_pid] FROM le_info())'),
-		$name);
-	return $node->safe_psql($db, 'SELECT sweeper_pid FROM le_info()');
-}
-
-sub sweeper_gone
-{
-	my ($db, $name) = @_;
-	ok( $node->poll_query_until(
-			'postgres', 'SELECT count(*) = 0 ' . sweepers($db)),
+	my ($db, $lock, $name) = @_;
+	ok( $node->poll_query_until($db, qq{
+			SELECT le_leader($lock) IS NULL AND NOT EXISTS
+				   (SELECT FROM le_lease WHERE lock_id = $lock)}),
 		$name);
 	return;
 }
+
+sub is_swept
+{
+	my ($db, $name) = @_;
+	my $now = $node->safe_psql($db, 'SELECT clock_timestamp()');
+	ok( $node->poll_query_until($db, qq{
+			SELECT le_leader(0) IS NULL AND last_sweep > '$now' FROM le_info()}),
+		$name);
+	return;
+}
+
+my $sweepers = q{FROM pg_stat_activity
+	WHERE backend_type = 'leader_election sweeper'};
+
+# A sweeper that waits for somebody.  Looks are cheap here, since a sweeper does
+# not wait for long.
+my $waiting = qq{
+	CREATE FUNCTION pg_temp.waiting_sweeper() RETURNS int LANGUAGE plpgsql AS \$\$
+	DECLARE found_pid int;
+	BEGIN
+		LOOP
+			PERFORM le_leader(0), pg_stat_clear_snapshot();
+			SELECT pid INTO found_pid $sweepers AND wait_event_type = 'Lock';
+			EXIT WHEN FOUND;
+		END LOOP;
+		RETURN found_pid;
+	END \$\$};
 
 # How many workers have been registered so far?  A new connection shows that
 # the postmaster has seen all that was asked for before.
@@ -82,53 +117,39 @@ sub registrations
 		  /\bregistering background worker "leader_election sweeper/g);
 }
 
+# Calls for so long that a sweep would certainly be due, and could be started.
+my $calls = q{
+	DO $$
+	BEGIN
+		FOR i IN 1 .. 12 LOOP
+			PERFORM le_leader(0), le_renew(0, 'nobody'), pg_sleep(0.1);
+			COMMIT;
+		END LOOP;
+	END $$};
+
+# How many sweepers do they start?
+sub calls_start
+{
+	my ($session) = @_;
+	my $before = registrations();
+	$session->say($calls);
+	return registrations() - $before;
+}
+
 create_database($_) foreach ('one', 'two');
 
-subtest 'starts by itself' => sub {
-	is( $node->safe_psql('one', 'SELECT sweeper_pid IS NULL FROM le_info()'),
-		't',
-		'no sweeper before the first transition');
-	is($node->safe_psql('one', "SELECT le_renew(1, 'a')"),
-		'f', 'a heartbeat is none');
-	is(registrations(), 0, 'none has been started');
+subtest 'comes when a sweep is due, and goes' => sub {
+	my $session = Session->new($node->connstr('one'));
+	is(calls_start($session), 0, 'not where no term has ever begun');
+	is($session->say('SELECT last_sweep IS NULL FROM le_info()'),
+		't', 'and le_info knows of none');
+
 	acquires('one', 1, 'first acquisition');
-	sweeper_runs('one', 'a sweeper, and le_info knows it');
-	ok( $node->poll_query_until('postgres',
-			"SELECT query LIKE 'sweeping%' AND state = 'idle'
-			        AND xact_start IS NULL AND backend_xmin IS NULL "
-			  . sweepers('one')),
-		'says what it does, and holds no snapshot while asleep');
-};
-
-subtest 'one per database' => sub {
-	my $pid = sweeper_runs('one', 'a sweeper');
-	my $before = registrations();
-	my @sessions;
-	my @out;
-
-	foreach my $lock (11 .. 16)
-	{
-		my $script = "SELECT le_try_acquire($lock, 'a', $long);
-					  SELECT le_release($lock, 'a');\n" x 5;
-		push @sessions,
-		  IPC::Run::start(
-			[ 'psql', '-XAtq', '-d', $node->connstr('one'), '-f', '-' ],
-			'<',
-			\$script,
-			'>',
-			\$out[$lock],
-			IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
-	}
-	$_->finish foreach @sessions;
-	is($out[$_], "t\n" x 10, "session $_") foreach (11 .. 16);
-
-	is(registrations(), $before, 'it stays alone');
-	is(sweeper_runs('one', 'a sweeper'), $pid, 'it is the same');
-
-	acquires('two', 1, 'an acquisition in another database');
-	isnt(sweeper_runs('two', 'has a sweeper of its own'),
-		$pid, 'which is another');
-	is(sweeper_runs('one', 'the first has its own'), $pid, 'as before');
+	is_swept('one', 'a sweep, and le_info knows when');
+	ok( $node->poll_query_until('postgres', "SELECT count(*) = 0 $sweepers"),
+		'the sweeper is gone');
+	cmp_ok(calls_start($session), '>=', 1, 'and comes again');
+	$session->quit;
 };
 
 subtest 'sweeps' => sub {
@@ -142,123 +163,159 @@ subtest 'sweeps' => sub {
 		'SELECT extract(epoch FROM max(expires_at)) FROM le_lease
 		  WHERE lock_id > 100');
 
-	ok( $node->poll_query_until('one',
-			'SELECT count(*) = 0 FROM le_lease WHERE lock_id > 100'),
-		'their rows go');
+	row_goes('one', $_, "row $_ goes") foreach (101 .. 120);
 	cmp_ok(
 		$node->safe_psql('one',
 			"SELECT extract(epoch FROM clock_timestamp()) - $over"),
 		'>=', 5, 'not before they have been over for five seconds');
-	# two live leases, and six that were released before their time was over
-	ok( $node->poll_query_until('one', 'SELECT entries = 8 FROM le_info()'),
+	ok( $node->poll_query_until('one',
+			'SELECT le_leader(1) = $$a$$ AND entries = 1 FROM le_info()'),
 		'and what was reserved for their heartbeats');
 	is( $node->safe_psql('one', "SELECT le_renew(1, 'a'), le_leader(1)"),
 		't|a',
 		'a live lease stays');
 };
 
-subtest 'leaves an empty table' => sub {
-	is($node->safe_psql('one', "SELECT le_release(1, 'a')"),
-		't', 'last release');
-	sweeper_gone('one', 'the sweeper leaves');
-	is( $node->safe_psql('one', 'SELECT sweeper_pid IS NULL FROM le_info()'),
-		't',
-		'and le_info knows it');
+subtest 'whatever call starts it' => sub {
+	my %call = (
+		le_try_acquire => "le_try_acquire(1, 'refused', 1000)",
+		le_renew => "le_renew(1, 'a')",
+		le_release => "le_release(1, 'b')",
+		le_guard => "le_guard(1, 'a')");
+	foreach my $function (sort keys %call)
+	{
+		my $now = $node->safe_psql('one', 'SELECT clock_timestamp()');
+		ok( $node->poll_query_until('one', qq{
+				SELECT last_sweep > '$now'
+				  FROM le_info(), LATERAL (SELECT $call{$function}) AS called
+				 WHERE called IS NOT NULL}),
+			$function);
+	}
+
+	local $ENV{PGOPTIONS} = '-c default_transaction_read_only=on';
+	is_swept('one', 'in a read-only transaction');
+};
+
+subtest 'leaves an empty table alone' => sub {
+	my $session = Session->new($node->connstr('one'));
+	is($session->say("SELECT le_release(1, 'a')"), 't', 'last release');
+	my $started = 1;
+	for (my $try = 0; $started > 0 && $try < 10; $try++)
+	{
+		$started = calls_start($session);
+	}
+	is($started, 0, 'no sweep any more');
+
 	acquires('one', 1, 'next acquisition');
-	sweeper_runs('one', 'another comes');
+	is($session->say("SELECT le_leader(1)"), 'a', 'a call in another session');
+	is_swept('one', 'makes it due again');
+	$session->quit;
 };
 
-subtest 'is terminated' => sub {
-	my $pid = sweeper_runs('one', 'a sweeper');
-	my $before = registrations();
-
-	is($node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)"),
-		't', 'terminated');
-	sweeper_gone('one', 'it is gone');
-	is(registrations(), $before, 'and stays away');
-	acquires('one', 2, 'next acquisition');
-	isnt(sweeper_runs('one', 'another comes'), $pid, 'which is a new one');
-};
-
-subtest 'is switched off' => sub {
-	$node->append_conf('postgresql.conf', 'leader_election.sweeper = off');
-	$node->reload;
-	sweeper_gone($_, "database $_ has none any more") foreach ('one', 'two');
-
-	my $before = registrations();
-	acquires('one', 3, 'acquisition without');
-	is($node->safe_psql('one', "SELECT le_release(3, 'a')"),
-		't', 'release without');
-	is(registrations(), $before, 'none has been started');
-	like($node->safe_psql('one', 'SELECT warnings FROM le_info()'),
-		qr/leader_election\.sweeper is off/, 'le_info warns');
-
+subtest 'after a restart' => sub {
+	setting('sweeper = off');
+	is(calls_start(Session->new($node->connstr('one'))), 0, 'switched off');
 	$node->append_conf('postgresql.conf', 'leader_election.sweeper = on');
-	$node->reload;
-	acquires($_, 3, "switched on again, next acquisition in $_")
-	  foreach ('one', 'two');
-	sweeper_runs($_, "database $_ has one again") foreach ('one', 'two');
+	$node->restart;
+	is_swept('one', 'what was there before is swept, though no term begins');
+};
+
+subtest 'settings take effect at once' => sub {
+	setting('sweep_interval = 1h');
+	my $session = Session->new($node->connstr('one'));
+	is(calls_start($session), 0, 'no sweep within the hour');
+	setting('sweep_interval = 200ms');
+	cmp_ok(calls_start($session), '>=', 1, 'a shorter interval, in this session');
+
+	setting('sweeper = off');
+	is(calls_start($session), 0, 'switched off');
+	like($session->say('SELECT warnings FROM le_info()'),
+		qr/leader_election\.sweeper is off/, 'le_info warns');
+	setting('sweeper = on');
+	cmp_ok(calls_start($session), '>=', 1, 'switched on again');
+	$session->quit;
+};
+
+subtest 'waits for nobody' => sub {
+	my $session = Session->new($node->connstr('one'));
+	my $offset = -s $node->logfile;
+	$session->say('BEGIN; LOCK TABLE le_lease');
+	acquires('two', 1, 'one table is locked, acquisition in another database');
+	is_swept('two', 'which is swept');
+	$session->say('COMMIT');
+	is_swept('one', 'the next sweep of the first finds it free');
+
+	# a row's lock it cannot but wait for
+	over('one', 43, 43);
+	$session->say("$waiting;
+		BEGIN; SELECT FROM le_lease WHERE lock_id = 43 FOR UPDATE");
+	is($session->say('SELECT pg_terminate_backend(pg_temp.waiting_sweeper())'),
+		't', 'terminated while it waits for a row');
+	is_swept('two', 'others can be swept');
+	unlike(slurp_file($node->logfile, $offset),
+		qr/sweeper.*(?:FATAL|ERROR|WARNING|LOG):/, 'the log tells nothing');
+
+	like($session->say('SELECT pg_temp.waiting_sweeper()'),
+		qr/^\d+$/, 'the next one waits as well');
+	is_swept('two', 'but not for ever');
+	$session->say('COMMIT');
+	row_goes('one', 43, 'and then the row goes');
+	$session->quit;
 };
 
 subtest 'the extension is dropped' => sub {
 	$node->safe_psql('two', 'DROP EXTENSION leader_election');
-	sweeper_gone('two', 'the sweeper leaves');
 	$node->safe_psql('two', 'CREATE EXTENSION leader_election');
-	acquires('two', 1, 'created anew, next acquisition');
-	sweeper_runs('two', 'has a sweeper');
+	acquires('two', 1, 'created anew, acquisition');
+	is_swept('two', 'and a sweep');
 };
 
-subtest 'the database is copied and dropped' => sub {
-	$node->append_conf('postgresql.conf',
-		'leader_election.sweep_interval = 1h');
-	$node->reload;
+subtest 'the database is wanted' => sub {
 	create_database('busy');
-	acquires('busy', 1, 'acquisition');
-	sweeper_runs('busy', 'a sweeper that sleeps for an hour');
+	over('busy', 1, 1000);
+	acquires('busy', 2000, 'acquisition');
+	my $inside = Session->new($node->connstr('busy'));
+	my $outside = Session->new($node->connstr('postgres'));
+	my $offset = -s $node->logfile;
+	my $wants = q{
+		SELECT count(*) > 0 FROM pg_locks
+		 WHERE classid = 'pg_database'::regclass AND granted
+			   AND mode IN ('ShareLock', 'AccessExclusiveLock')};
 
-	is($node->psql('postgres', 'CREATE DATABASE copy TEMPLATE busy'),
-		0, 'copied');
-	sweeper_gone('busy', 'the sweeper has left');
-	acquires('busy', 2, 'acquisition');
-	sweeper_runs('busy', 'another has come');
+	# while it sweeps: it has deleted a batch, and leaves
+	$inside->say("$waiting;
+		BEGIN; SELECT FROM le_lease WHERE lock_id = 1 FOR UPDATE");
+	like($inside->say('SELECT pg_temp.waiting_sweeper()'), qr/^\d+$/, 'a sweep');
+	$outside->send('CREATE DATABASE copy TEMPLATE busy');
+	usleep(10_000) until $inside->say($wants) eq 't';
+	$inside->quit;
+	is($outside->receive, '', 'copied');
+	my $left = $node->safe_psql('copy', 'SELECT count(*) FROM le_lease');
+	cmp_ok($left, '>', 1, 'before the sweep was over');
+	note("$left of 1001 rows were left");
 
-	is($node->psql('postgres', 'DROP DATABASE busy'), 0, 'dropped');
-	sweeper_gone('busy', 'the sweeper has left');
-};
+	# before it comes: none is started
+	$inside = Session->new($node->connstr('busy'));
+	is($inside->say("SELECT le_leader(2000)"), 'a', 'a session');
+	$outside->send('DROP DATABASE busy');
+	usleep(10_000) until $inside->say($wants) eq 't';
+	is(calls_start($inside), 0, 'no sweep of a database that is being dropped');
+	$inside->quit;
+	is($outside->receive, '', 'dropped');
+	unlike(slurp_file($node->logfile, $offset), qr/sweeper.*FATAL/,
+		'the log tells nothing');
 
-subtest 'settings' => sub {
-	# what is in a database's settings for its users must not end the sweeper
-	$node->safe_psql('one', q{
-		ALTER DATABASE one SET lock_timeout = 1;
-		ALTER DATABASE one SET default_transaction_read_only = on;
-		ALTER DATABASE one SET default_transaction_isolation = 'serializable';});
-	$node->safe_psql('postgres', q{
-		SELECT pg_terminate_backend(pid) } . sweepers('one'));
-	sweeper_gone('one', 'no sweeper');
-	is( $node->safe_psql('one', qq{
-			SET default_transaction_read_only = off;
-			SELECT le_try_acquire(41, 'dead', 1);}),
-		't',
-		'acquisition');
-	my $pid = sweeper_runs('one', 'a sweeper, its interval still an hour');
-
-	# and its own take effect at once
-	my $session = Session->new($node->connstr('one'));
-	$session->say('BEGIN READ WRITE; LOCK TABLE le_lease');
-	$node->append_conf('postgresql.conf',
-		'leader_election.sweep_interval = 200ms');
-	$node->reload;
-	ok( $node->poll_query_until('one', qq{
-			SELECT count(*) = 1 FROM pg_locks
-			 WHERE pid = $pid AND NOT granted AND relation = 'le_lease'::regclass}),
-		'a shorter interval takes effect, and it waits for the table');
-	is($session->say('SELECT pg_sleep(0.1); COMMIT'), '', 'for longer than 1 ms');
-	$session->quit;
-	ok( $node->poll_query_until('one',
-			'SELECT count(*) = 0 FROM le_lease WHERE lock_id = 41'),
-		'it sweeps');
-	is(sweeper_runs('one', 'a sweeper'), $pid, 'it is the same');
-	$node->safe_psql('postgres', 'ALTER DATABASE one RESET ALL');
+	# a session that was there before goes on
+	$inside = Session->new($node->connstr('copy'));
+	is($inside->say("SELECT le_leader(2000)"), 'a', 'a session');
+	$outside->say('ALTER DATABASE copy ALLOW_CONNECTIONS false');
+	$outside->quit;
+	is(calls_start($inside), 0, 'no sweep of a database that lets nobody in');
+	$node->safe_psql('postgres', 'ALTER DATABASE copy ALLOW_CONNECTIONS true');
+	cmp_ok(calls_start($inside), '>=', 1, 'of one that does again');
+	$inside->quit;
+	unlike(slurp_file($node->logfile, $offset), qr/sweeper.*FATAL/,
+		'the log tells nothing');
 };
 
 subtest 'all worker slots are taken' => sub {
@@ -267,37 +324,58 @@ max_worker_processes = 1
 max_logical_replication_workers = 0
 });
 	$node->restart;
-	acquires('one', 31, 'acquisition');
-	my $pid = sweeper_runs('one', 'takes the only slot for its sweeper');
-
 	my $offset = -s $node->logfile;
-	acquires('two', $_, "acquisition $_ in another database")
-	  foreach (31 .. 33);
-	$node->safe_psql('postgres', 'SELECT');
-	like(
-		slurp_file($node->logfile, $offset),
-		qr/LOG: .*could not start the sweeper of leader_election/,
-		'goes on without a sweeper');
-	is($node->safe_psql('two', "SELECT le_renew(31, 'a'), le_sweep(0)"),
-		't|0', 'so do a heartbeat and a sweep by hand');
+	my $parallel = Session->new($node->connstr('postgres'));
+	$parallel->send(q{
+		SELECT set_config(name, 'on', false) FROM pg_settings
+		 WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
+		SELECT pg_sleep(3600)});
+	ok( $node->poll_query_until('postgres', q{
+			SELECT count(*) = 1 FROM pg_stat_activity
+			 WHERE backend_type = 'parallel worker'}),
+		'a parallel query has the only one');
 
-	$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
-	sweeper_gone('one', 'the slot becomes free');
-	ok( $node->poll_query_until('two', q{
-			SELECT le_release(31, 'a') IS NOT NULL
-				   AND le_try_acquire(31, 'a', 600000)
-				   AND sweeper_pid IS NOT NULL FROM le_info()}),
-		'and the next transition takes it');
+	my $session = Session->new($node->connstr('two'));
+	acquires('two', $_, "acquisition $_ without") foreach (31 .. 33);
+	is(calls_start($session), 0, 'no sweeper');
+	is( scalar(
+			() = slurp_file($node->logfile, $offset) =~
+			  /LOG: .*could not start the sweeper of leader_election/g),
+		1,
+		'the log tells it once');
+	is($session->say("SELECT le_renew(31, 'a'), le_sweep(0)"),
+		't|0', 'a heartbeat and a sweep by hand');
+	like($session->say('SELECT warnings FROM le_info()'),
+		qr/no background worker slot was free/, 'le_info warns');
+
+	$node->safe_psql('postgres', q{
+		SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+		 WHERE query ~ 'pg_sleep' AND backend_type = 'client backend'
+			   AND pid <> pg_backend_pid()});
+	$parallel->receive;
+	is_swept('two', 'when the slot is free it is used');
+	unlike($session->say('SELECT warnings FROM le_info()'),
+		qr/no background worker slot was free/, 'le_info warns no more');
+	$session->quit;
+	$parallel->quit;
 };
 
 subtest 'is killed' => sub {
-	my $pid = sweeper_runs('two', 'a sweeper');
 	my $token = $node->safe_psql('two', q{SELECT le_token(32, 'a')});
-	$node->append_conf('postgresql.conf', 'restart_after_crash = on');
-	$node->reload;
+	$node->append_conf('postgresql.conf', q{
+restart_after_crash = on
+max_worker_processes = 8
+});
+	$node->restart;
+	over('two', 45, 45);
 
 	my $offset = -s $node->logfile;
-	is(kill('KILL', $pid), 1, 'killed');
+	my $session = Session->new($node->connstr('two'));
+	$session->say("$waiting;
+		BEGIN; SELECT FROM le_lease WHERE lock_id = 45 FOR UPDATE");
+	my $killed = 0;
+	$killed = kill('KILL', $session->say('SELECT pg_temp.waiting_sweeper()'))
+	  until $killed;
 	$node->wait_for_log(qr/all server processes terminated; reinitializing/,
 		$offset);
 	$node->poll_query_until('postgres', 'SELECT 1', '1')
@@ -306,31 +384,56 @@ subtest 'is killed' => sub {
 			"SELECT le_renew(32, 'a', $token), le_try_acquire(32, 'b')"),
 		't|f',
 		'the server restarts, and the leader leads on');
-	acquires('two', 34, 'next acquisition');
-	isnt(sweeper_runs('two', 'another comes'), $pid, 'which is a new one');
+	is_swept('two', 'another sweeper comes');
+};
+
+subtest 'the server is stopped' => sub {
+	my $session = Session->new($node->connstr('two'));
+	my $other = Session->new($node->connstr('one'));
+	my $locker = Session->new($node->connstr('postgres'));
+	my $offset = -s $node->logfile;
+
+	# a sweeper that has hardly come yet, nor can
+	$_->say('SELECT le_leader(0)') foreach ($session, $other);
+	$locker->say('BEGIN; LOCK TABLE pg_db_role_setting');
+	$session->say(q{
+		DO $$
+		BEGIN
+			LOOP
+				PERFORM le_leader(0);
+				EXIT WHEN EXISTS (SELECT FROM pg_locks WHERE NOT granted
+					AND relation = 'pg_db_role_setting'::regclass);
+			END LOOP;
+		END $$});
+	$other->say("$calls; $calls");
+	is( $other->say(q{
+			SELECT count(*) FROM pg_locks
+			 WHERE NOT granted AND relation = 'pg_db_role_setting'::regclass}),
+		'1',
+		'no other one comes meanwhile');
+	$node->stop('fast');
+	unlike(slurp_file($node->logfile, $offset),
+		qr/sweeper.*(?:FATAL|ERROR|WARNING|LOG):/, 'the log tells nothing');
+	eval { $_->quit } foreach ($session, $other, $locker);
 };
 
 subtest 'no worker can run' => sub {
 	$node->append_conf('postgresql.conf', 'max_worker_processes = 0');
-	$node->stop;
 	my $offset = -s $node->logfile;
 	$node->start;
 
+	my $session = Session->new($node->connstr('one'));
 	acquires('one', $_, "acquisition $_ without a worker slot")
 	  foreach (21 .. 24);
-	is($node->safe_psql('one', "SELECT le_release(21, 'a')"),
+	is($session->say("SELECT le_release(21, 'a')"),
 		't', 'release without a worker slot');
-	acquires('two', 21, 'acquisition in another database');
-
+	is(calls_start($session), 0, 'no sweeper');
 	is( scalar(
 			() = slurp_file($node->logfile, $offset) =~
 			  /LOG: .*could not start the sweeper of leader_election/g),
 		1,
 		'the log tells it once');
-	like(
-		$node->safe_psql('one', 'SELECT warnings FROM le_info()'),
-		qr/no background worker slot was free/,
-		'le_info warns');
+	$session->quit;
 };
 
 $node->stop;
