@@ -439,7 +439,8 @@ typedef enum LePause
 	LE_PAUSE_LOCK,				/* before the lock's heavyweight lock */
 	LE_PAUSE_MARKED,			/* release: between the mark and the row */
 	LE_PAUSE_ENTRY,				/* slow heartbeat: between row and entry */
-	LE_PAUSE_GUARDED			/* commit: after the look, the lock is held */
+	LE_PAUSE_GUARDED,			/* commit: after the look, the lock is held */
+	LE_PAUSE_SHARED				/* who only looks: the lock is held */
 } LePause;
 
 extern void le_test_pause_init(void);
