@@ -182,6 +182,8 @@ subtest 'whatever call starts it' => sub {
 		le_renew => "le_renew(1, 'a')",
 		le_release => "le_release(1, 'b')",
 		le_guard => "le_guard(1, 'a')");
+	# le_guard() warns if there is nothing to guard
+	local $ENV{PGOPTIONS} = '-c client_min_messages=error';
 	foreach my $function (sort keys %call)
 	{
 		my $now = $node->safe_psql('one', 'SELECT clock_timestamp()');
@@ -192,7 +194,7 @@ subtest 'whatever call starts it' => sub {
 			$function);
 	}
 
-	local $ENV{PGOPTIONS} = '-c default_transaction_read_only=on';
+	$ENV{PGOPTIONS} = '-c default_transaction_read_only=on';
 	is_swept('one', 'in a read-only transaction');
 };
 
@@ -307,7 +309,7 @@ subtest 'the database is wanted' => sub {
 
 	# a session that was there before goes on
 	$inside = Session->new($node->connstr('copy'));
-	is($inside->say("SELECT le_leader(2000)"), 'a', 'a session');
+	is($inside->say("SELECT le_leader(2000) IS NULL"), 't', 'a session');
 	$outside->say('ALTER DATABASE copy ALLOW_CONNECTIONS false');
 	$outside->quit;
 	is(calls_start($inside), 0, 'no sweep of a database that lets nobody in');
