@@ -445,9 +445,12 @@ typedef enum LePause
 
 extern void le_test_pause_init(void);
 extern void le_test_pause(LePause point);
+extern int	le_test_patience(int ms);
 #define TEST_PAUSE(point) le_test_pause(point)
+#define TEST_PATIENCE(ms) le_test_patience(ms)
 #else
 #define TEST_PAUSE(point) ((void) 0)
+#define TEST_PATIENCE(ms) (ms)
 #endif
 
 #endif							/* LEADER_ELECTION_H */

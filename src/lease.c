@@ -23,11 +23,7 @@
 #include "leader_election.h"
 
 /* how long those who only look are waited for */
-#ifdef LE_TEST_PAUSE
-#define LOOKERS_MS 60000		/* a test may hold one of them */
-#else
-#define LOOKERS_MS 10
-#endif
+#define LOOKERS_MS TEST_PATIENCE(10)
 
 /* ---------------------------------------------------------------------
  * Looking
