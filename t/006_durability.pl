@@ -173,12 +173,11 @@ sub is_not_told
 }
 
 subtest 'a term that the standby may lack' => sub {
-	# the standby has all that there is: nothing to wait for
-	does_not_wait("SELECT le_renew(11, 'a')", 't',
-		'the first heartbeat of a term that it has');
 	does_not_wait(
 		"SET synchronous_commit = local; INSERT INTO note VALUES (2)", '',
-		'there is something that it has not got');
+		'there is something that the standby has not got');
+	does_not_wait("SELECT le_renew(11, 'a')", 't',
+		'the first heartbeat of a term whose commit it has confirmed');
 
 	is_not_told(2, 'a first heartbeat');
 
