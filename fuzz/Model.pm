@@ -15,6 +15,8 @@ package Model;
 #            share mode, or none, and each term is looked at.  A level notes the
 #            terms that it has ended by itself ({ended}).  A call that fails
 #            ({refused}) lets no transaction commit that has written ({made}).
+#            All are those of SELECTs outside of a block ({alone}): a warning
+#            at commit, if nothing was written.
 #   entry    per lock the heartbeats in memory: {term, renewals, marked}.  It is
 #            nobody's transaction.  It speaks without the row while it is not
 #            marked and its term is live.  It keeps its place for a term that
@@ -38,7 +40,8 @@ package Model;
 #                                         it waits, perhaps in a deadlock
 #   {values => [...]}                     it is done
 #   {error => SQLSTATE, values => [...]}  it has failed, after these notices
-# each with the transaction {status} that the server reports with it.
+# each with the transaction {status} that the server reports with it, and whether
+# it {warns} of a guard without work.
 
 use strict;
 use warnings;
@@ -139,6 +142,7 @@ sub begin
 	$session->{begun} = [];   # terms begun in a block
 	$session->{guards} = [];
 	$session->{refused} = 0;  # a guard
+	$session->{alone} = 1;    # all guards are
 	$session->{pipelining} = 0;   # statements that are not the first
 	$session->{immediate} = 0;    # commit as soon as the statement is done
 	push_level($session);
@@ -254,6 +258,11 @@ sub check_guards
 	return {wait => $busy->{lock}, mode => 'share', terms => \@terms} if $busy;
 	$self->counted('guarded', 'live') foreach @terms;
 	$self->counted('guarded', 'own release') foreach @terms .. $#{$session->{guards}};
+	if (guards($session) && $session->{alone} && !$session->{made})
+	{
+		$self->counted('guarded', 'alone');
+		$session->{warns} = 1;
+	}
 	return;
 }
 
@@ -626,6 +635,7 @@ sub call_guard
 	return error('LE001') unless $term && names($op, $term);
 	my $wrong = judge($session, $op, $term);
 	return error($wrong) if $wrong;
+	$session->{alone} = 0 if in_block($session) || $session->{stmt}{kind} eq 'do';
 	push @{$session->{guards}}, $term
 	  unless grep { $_->{seq} == $term->{seq} } guards($session);
 	return value({term => $term});
@@ -743,7 +753,8 @@ my %control = (
 			return 'ROLLBACK';
 		}
 		my $refused = $session->{refused} ? 'LE001'    # what is prepared counts as written
-		  : $session->{made} || guards($session) ? '0A000' : $op->{possible} ? undef : '55000';
+		  : guards($session) || (grep { @{$_->{changes}} } @{$session->{levels}}) ? '0A000'
+		  : $op->{possible} ? undef : '55000';
 		if ($refused)
 		{
 			$self->rollback($session);
@@ -844,7 +855,7 @@ sub start
 	my ($self, $s, $stmt) = @_;
 	my $session = $self->{sessions}[$s];
 
-	@{$session}{qw(stmt pc stage out)} = ($stmt, 0, {}, []);
+	@{$session}{qw(stmt pc stage out warns)} = ($stmt, 0, {}, [], 0);
 	return $self->run_control($s) if $stmt->{kind} eq 'control';
 	if ($session->{failed})
 	{
@@ -876,6 +887,7 @@ sub finished
 	delete $session->{stmt};
 	$outcome->{values} //= [];
 	$outcome->{status} = status($session);
+	$outcome->{warns} = $session->{warns};
 	return $outcome;
 }
 
