@@ -167,7 +167,8 @@ sub query
 {
 	my ($self, $sql, $seconds) = @_;
 	$self->send_query($sql);
-	return $self->collect($seconds // 60) // {status => '', sqlstate => 'late'};
+	return $self->collect($seconds // 60)
+	  // {rows => [], notices => [], warnings => [], tag => '', status => '', sqlstate => 'late'};
 }
 
 # As query(), for statements that must succeed.  Returns the rows.

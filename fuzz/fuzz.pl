@@ -176,7 +176,7 @@ sub waits_for
 # Somebody who will have to wait: the leader of a lock that is being changed.
 sub random_waiter
 {
-	my ($s) = @_;
+	my ($s, $f) = @_;
 	my @busy = grep { defined $model->blocker($s, $_, 'exclusive') } @locks;
 	return unless @busy;
 	# better still one that is held by somebody who waits for this session
@@ -188,8 +188,11 @@ sub random_waiter
 	my $term = pick(grep { $_ } $model->{committed}{$lock}, $entry && $entry->{term}) or return;
 	my $inst = instance_of($term) or return;
 	my $token = (chance(25) ? $term->{token} : undef) // 'none';
-	my $f = pick('acquire', 'acquire', 'renew', 'renew', 'release', 'guard', 'guard');
-	$f = 'release' if grep { $_ eq $lock } @guarded;
+	if (!defined $f)
+	{
+		$f = pick('acquire', 'acquire', 'renew', 'renew', 'release', 'guard', 'guard');
+		$f = 'release' if grep { $_ eq $lock } @guarded;
+	}
 	return call('acquire', lock => $lock, inst => $inst, ms => 3_600_000) if $f eq 'acquire';
 	return call($f, lock => $lock, inst => $inst, token => $token);
 }
@@ -966,6 +969,9 @@ sub generate
 {
 	my ($s) = @_;
 	my $session = $model->{sessions}[$s];
+	# a leader who asks in a block, and may find that somebody else leads
+	my $waiter = $session->{block} && !$session->{failed} && chance(5) ? random_waiter($s, 'acquire') : undef;
+	return (allow(1, 1), of_calls('select', $waiter)) if $waiter;
 	my $calls = $session->{failed} ? 8 : $session->{block} ? 62 : 55;
 	return random_control($s, $session) unless chance($calls);
 	return random_calls($s, $session);
