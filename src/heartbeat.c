@@ -291,10 +291,8 @@ le_store_beat_row(const LeCaller *caller, const LeRow *row,
 		if (entry->token != row->token)
 		{
 			entry->token = row->token;
-			entry->reserved = (LeReservation)
-			{
-				0
-			};					/* it was for this term */
+			/* the place was reserved for this term */
+			memset(&entry->reserved, 0, sizeof(LeReservation));
 			entry->renewals = 0;
 			entry->lease_ms = row->lease_ms;
 			entry->leader_role = row->leader_role;

@@ -439,14 +439,18 @@ typedef enum LePause
 	LE_PAUSE_LOCK,				/* before the lock's heavyweight lock */
 	LE_PAUSE_MARKED,			/* release: between the mark and the row */
 	LE_PAUSE_ENTRY,				/* slow heartbeat: between row and entry */
-	LE_PAUSE_GUARDED			/* commit: after the look, the lock is held */
+	LE_PAUSE_GUARDED,			/* commit: after the look, the lock is held */
+	LE_PAUSE_SHARED				/* who only looks: the lock is held */
 } LePause;
 
 extern void le_test_pause_init(void);
 extern void le_test_pause(LePause point);
+extern int	le_test_patience(int ms);
 #define TEST_PAUSE(point) le_test_pause(point)
+#define TEST_PATIENCE(ms) le_test_patience(ms)
 #else
 #define TEST_PAUSE(point) ((void) 0)
+#define TEST_PATIENCE(ms) (ms)
 #endif
 
 #endif							/* LEADER_ELECTION_H */

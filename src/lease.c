@@ -22,7 +22,8 @@
 
 #include "leader_election.h"
 
-#define LOOKERS_MS 10			/* how long those who only look are waited for */
+/* how long those who only look are waited for */
+#define LOOKERS_MS TEST_PATIENCE(10)
 
 /* ---------------------------------------------------------------------
  * Looking
@@ -67,6 +68,8 @@ le_lease_look_hard(Relation rel, const LeKey *key, const LeEpoch *epoch,
 		return;
 
 	locked = le_lock_take(LE_LOCK_LEASE, key->lock_id, ShareLock, false);
+	if (locked)
+		TEST_PAUSE(LE_PAUSE_SHARED);
 	le_lease_look(rel, key, epoch, state);
 	if (locked)
 		le_lock_drop(LE_LOCK_LEASE, key->lock_id, ShareLock);

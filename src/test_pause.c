@@ -39,3 +39,10 @@ le_test_pause(LePause point)
 	(void) LockAcquire(&tag, ShareLock, false, false);
 	LockRelease(&tag, ShareLock, false);
 }
+
+/* How long does such a session wait for one that may be held? */
+int
+le_test_patience(int ms)
+{
+	return pauses ? 60000 : ms;
+}

@@ -296,5 +296,26 @@ HINT:  Add "leader_election" to "shared_preload_libraries" and restart/,
 		'elections work');
 };
 
+subtest 'no room for another lock of the server' => sub {
+	$node->append_conf('postgresql.conf', q{
+shared_preload_libraries = ''
+leader_election.memory_limit = 64MB
+max_connections = 10
+max_locks_per_transaction = 10
+});
+	$node->restart;
+	my (undef, undef, $err) = $node->psql('postgres', qq{
+		\\set VERBOSITY verbose
+		SELECT count(*) FROM generate_series(10000000, 10099999) AS id
+		 WHERE le_try_acquire(id, 'a', $long)});
+	like($err, qr/ERROR:  53200: .*
+HINT:  Begin, end or guard fewer terms in one statement or transaction/,
+		'the hint says what to do');
+	is( $node->safe_psql('postgres',
+			'SELECT count(*) FROM le_lease WHERE lock_id >= 10000000'),
+		'0',
+		'nothing has changed');
+};
+
 $node->stop;
 done_testing();
