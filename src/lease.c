@@ -228,6 +228,8 @@ lease_beat_locked(Relation rel, const LeCaller *caller, int64 lease_ms,
 	}
 
 	if (state.entry.token != state.row.token &&
+		!(state.entry.reserved.token == state.row.token &&
+		  state.entry.confirmed) &&
 		state.row.token != confirmed && le_standby_must_confirm())
 	{
 		*unconfirmed = state.row.token;
@@ -240,8 +242,8 @@ lease_beat_locked(Relation rel, const LeCaller *caller, int64 lease_ms,
  * The slow heartbeat: waits for a transition that is on its way, as an UPDATE
  * of the row would, under lock_timeout and deadlock detection.
  *
- * The first one of a term in an epoch also waits for a synchronous standby,
- * without the lock, and then decides anew.
+ * The first one of a term in an epoch also waits for a synchronous standby, if
+ * nobody knows that it has the term: without the lock, and then decides anew.
  */
 static bool
 lease_beat_slowly(Relation rel, const LeCaller *caller, int64 lease_ms,
@@ -259,7 +261,7 @@ lease_beat_slowly(Relation rel, const LeCaller *caller, int64 lease_ms,
 
 		if (renewed || unconfirmed == 0)
 			return renewed;
-		le_standby_confirm(caller);
+		le_standby_wait();
 	}
 }
 

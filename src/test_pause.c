@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * le_test_pause.c
+ * test_pause.c
  *	  Holds a session at a chosen point, for tests of races.
  *
  * Only in a build made with "make TEST_PAUSE=1".  A session that has set
