@@ -319,7 +319,7 @@ prevent_in_transaction_block(const LeCaller *caller)
 			 errmsg("le_try_acquire() cannot begin a term on lock " INT64_FORMAT " inside a transaction block",
 					caller->key.lock_id),
 			 GetCurrentTransactionNestLevel() > 1 ?
-			 errdetail("A savepoint, or a block with an EXCEPTION clause in PL/pgSQL, is a subtransaction.") :
+			 errdetail("A savepoint, which a driver or a framework may set by itself, or a block with an EXCEPTION clause in PL/pgSQL is a subtransaction.") :
 			 errdetail("If there is no BEGIN in your code, the driver or the framework has begun the transaction."),
 			 errhint("Call it alone, in autocommit mode, or set \"leader_election.allow_in_transaction\" and count on the answer only after COMMIT.")));
 }
