@@ -163,20 +163,24 @@ COMMENT ON FUNCTION le_unprotect(regclass) IS
 -- protected table to its parents and to its children.
 CREATE VIEW leader_protected AS
 	WITH RECURSIVE argument AS (
+		-- anybody can call le_fence() in a trigger of his own, with any argument
 		SELECT tgrelid, tgenabled,
-			   pg_catalog.left(pg_catalog.encode(tgargs, 'escape'), -4) AS lock_id
+			   pg_catalog.regexp_match(pg_catalog.left(pg_catalog.encode(tgargs, 'escape'), -4),
+									   '^(?:[+]|(-))?0*([0-9]{1,19})$') AS number
 		FROM pg_catalog.pg_trigger
 		WHERE tgfoid OPERATOR(pg_catalog.=) 'le_fence()'::regprocedure::oid
 			  AND tgtype OPERATOR(pg_catalog.=) 60::smallint    -- AFTER, all events, FOR EACH STATEMENT
 			  AND tgnargs OPERATOR(pg_catalog.=) 1::smallint AND tgqual IS NULL
 			  AND tgattr::text OPERATOR(pg_catalog.=) ''
-	), fence AS MATERIALIZED (
-		-- anybody can call le_fence() in a trigger of his own, with any argument
-		SELECT tgrelid, tgenabled, lock_id::bigint AS lock_id
+	), lock AS MATERIALIZED (
+		SELECT tgrelid, tgenabled, pg_catalog.concat(number[1], number[2])::numeric AS lock_id
 		FROM argument
-		WHERE CASE WHEN lock_id OPERATOR(pg_catalog.~) '^(0|-?[1-9][0-9]{0,18})$'
-			THEN lock_id::numeric OPERATOR(pg_catalog.>=) '-9223372036854775808'::numeric
-				 AND lock_id::numeric OPERATOR(pg_catalog.<=) '9223372036854775807'::numeric END
+		WHERE number IS NOT NULL
+	), fence AS MATERIALIZED (
+		SELECT tgrelid, tgenabled, lock_id::bigint AS lock_id
+		FROM lock
+		WHERE lock_id OPERATOR(pg_catalog.>=) '-9223372036854775808'::numeric
+			  AND lock_id OPERATOR(pg_catalog.<=) '9223372036854775807'::numeric
 	), tree AS (
 		SELECT tgrelid AS relid, lock_id
 		FROM fence

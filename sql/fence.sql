@@ -231,6 +231,7 @@ SELECT le_protect('jobs', 1), le_protect('jobs', 1) AS again, le_unprotect('jobs
 CREATE TRIGGER le_fence AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON part EXECUTE FUNCTION le_fence('+01');
 INSERT INTO part SELECT 1 FROM le_guard(1, 'node-a');
 INSERT INTO part VALUES (1);
+SELECT * FROM leader_protected WHERE relation = 'part'::regclass;
 SELECT le_protect('part1', 1), le_protect('part', 1) AS rest;
 SELECT le_protect('part', 2);
 SELECT le_unprotect('part') > 0 AS unprotected;

@@ -5,7 +5,7 @@ SET leader_election.allow_in_transaction = on;
 
 -- a lease that runs out, and the wait for that
 CREATE FUNCTION short_lease(lock_id bigint) RETURNS boolean
-	LANGUAGE sql AS $$ SELECT le_try_acquire(lock_id, 'short', 500) $$;
+	LANGUAGE sql AS $$ SELECT le_try_acquire(lock_id, 'short', 1000) $$;
 CREATE FUNCTION runs_out(lock_id bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	WHILE le_leader(lock_id) IS NOT NULL LOOP PERFORM pg_sleep(0.01); END LOOP;

@@ -74,4 +74,9 @@ CREATE EXTENSION leader_election;
 ALTER TABLE le_lease DROP CONSTRAINT le_lease_pkey;
 SELECT le_try_acquire(4, 'node-a', 600000);
 \echo :SQLSTATE
+ALTER TABLE le_lease ADD PRIMARY KEY (token);
+SELECT le_try_acquire(4, 'node-a', 600000);
+\echo :SQLSTATE
+ALTER TABLE le_lease DROP CONSTRAINT le_lease_pkey, ADD PRIMARY KEY (lock_id);
+SELECT le_try_acquire(4, 'node-a', 600000);
 DROP EXTENSION leader_election;

@@ -15,6 +15,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_publication.h"
+#include "replication/walsender_private.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
 #include "utils/acl.h"
@@ -97,6 +98,35 @@ compat_may_grant(Oid funcid, Oid userid)
 	return object_aclcheck(ProcedureRelationId, funcid, userid, mode) == ACLCHECK_OK;
 #else
 	return pg_proc_aclcheck(funcid, userid, mode) == ACLCHECK_OK;
+#endif
+}
+
+/* take the lock if it is free and there is room for it; raises no error */
+static inline bool
+compat_lock_try(const LOCKTAG *tag, LOCKMODE mode, bool session)
+{
+#if PG_VERSION_NUM >= 180000
+	return LockAcquireExtended(tag, mode, session, true, false, NULL, false) !=
+		LOCKACQUIRE_NOT_AVAIL;
+#else
+	return LockAcquireExtended(tag, mode, session, true, false, NULL) !=
+		LOCKACQUIRE_NOT_AVAIL;
+#endif
+}
+
+/*
+ * Has the checkpointer noticed that no synchronous standbys are wanted any
+ * more?  Minor versions differ: where it only tells whether they are, it does
+ * not tell that it has not looked yet.
+ */
+static inline bool
+compat_standbys_dismissed(void)
+{
+#ifdef SYNC_STANDBY_DEFINED
+	return (((volatile WalSndCtlData *) WalSndCtl)->sync_standbys_status &
+			(SYNC_STANDBY_INIT | SYNC_STANDBY_DEFINED)) == SYNC_STANDBY_INIT;
+#else
+	return false;
 #endif
 }
 

@@ -264,9 +264,9 @@ fence_protect(Oid relid, Oid function, int64 lock_id)
 
 /*
  * A statement on a table's parent changes the table, and fires only the
- * parent's triggers: so the parents must have the same fence, and theirs.  (Not asked of
- * the table's children: one with several parents could never be protected.
- * The view shows what is missing.)
+ * parent's triggers: so the parents must have the same fence, and theirs.
+ * (Not asked of the table's children: one with several parents could never be
+ * protected.  The view shows what is missing.)
  */
 static void
 fence_check_parents(Oid relid, Oid function, int64 lock_id)
@@ -333,9 +333,10 @@ fence_unprotect(Oid relid, Oid function)
  * le_protect(relation, lock_id) returns bigint: how many tables have got their
  * fence
  *
- * 42P01 for what does not exist, 42501 for another than the owner of all tables
- * of the tree, 42809 for what is no table or one of ours, 42710 if one is protected by another lock, 55000 if the table's
- * parent is not protected or a fence is disabled.
+ * 42P01 for what does not exist, 42501 for another than the owner of all
+ * tables of the tree, 42809 for what is no table or one of ours, 42710 if one
+ * is protected by another lock, 55000 if the table's parent is not protected
+ * or a fence is disabled.
  */
 Datum
 le_protect(PG_FUNCTION_ARGS)

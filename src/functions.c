@@ -55,7 +55,7 @@ le_arg_check_null(FunctionCallInfo fcinfo, int n, const char *name)
 char *
 le_printable(const char *string)
 {
-	char	   *shown = pstrdup(string);
+	char	   *shown = pstrdup(string != NULL ? string : "???");	/* it is gone */
 
 	if (GetDatabaseEncoding() == PG_SQL_ASCII ||
 		GetDatabaseEncoding() != pg_get_client_encoding())

@@ -20,10 +20,14 @@
 #include "miscadmin.h"
 #include "utils/dsa.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
 #include "leader_election.h"
+
+/* how long who has found nothing to drop does not look again, microseconds */
+#define DROP_PAUSE INT64CONST(1000000)
 
 static dsa_area *area = NULL;
 static dshash_table *table = NULL;
@@ -106,6 +110,7 @@ static LeEntry *
 store_try_insert(const LeKey *key)
 {
 	MemoryContext save_context = CurrentMemoryContext;
+	ResourceOwner save_owner = CurrentResourceOwner;
 	LeEntry    *volatile entry = NULL;
 	bool		found;
 
@@ -118,11 +123,14 @@ store_try_insert(const LeKey *key)
 	}
 	PG_CATCH();
 	{
-		if (geterrcode() != ERRCODE_OUT_OF_MEMORY)
+		/* class 53: the limit is reached, or /dev/shm is full */
+		if (ERRCODE_TO_CATEGORY(geterrcode()) !=
+			ERRCODE_INSUFFICIENT_RESOURCES)
 			PG_RE_THROW();
 		LWLockReleaseAll();
 		FlushErrorState();
 		MemoryContextSwitchTo(save_context);
+		CurrentResourceOwner = save_owner;	/* dsa.c may have changed it */
 	}
 	PG_END_TRY();
 	return entry;
@@ -136,6 +144,7 @@ store_try_insert(const LeKey *key)
 static LeEntry *
 store_find_or_insert(const LeKey *key, const LeEpoch *epoch)
 {
+	static TimestampTz drop_at = DT_NOBEGIN;
 	LeShared   *shared;
 	LeEntry    *entry;
 
@@ -152,16 +161,18 @@ store_find_or_insert(const LeKey *key, const LeEpoch *epoch)
 	entry = store_try_insert(key);
 	if (entry == NULL)
 	{
-		le_store_drop_over(le_clock_now(epoch));
-		entry = store_try_insert(key);
+		TimestampTz now = le_clock_now(epoch);
+
+		if (now >= drop_at && le_store_drop_over(now) > 0)
+			entry = store_try_insert(key);
+		else if (now >= drop_at)
+			drop_at = now + DROP_PAUSE;
 	}
 	if (entry == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("out of shared memory for heartbeats"),
-				 errdetail("All databases together have " INT64_FORMAT " terms in it.",
-						   le_store_count()),
-				 errhint("Increase \"leader_election.memory_limit\", which is %d kB now.",
+				 errhint("Increase \"leader_election.memory_limit\", which is %d kB now, or the space for the server's dynamic shared memory (/dev/shm).",
 						 le_memory_limit)));
 	return entry;
 }
@@ -291,10 +302,8 @@ le_store_beat_row(const LeCaller *caller, const LeRow *row,
 		if (entry->token != row->token)
 		{
 			entry->token = row->token;
-			entry->reserved = (LeReservation)
-			{
-				0
-			};					/* it was for this term */
+			/* the place was reserved for this term */
+			memset(&entry->reserved, 0, sizeof(LeReservation));
 			entry->renewals = 0;
 			entry->lease_ms = row->lease_ms;
 			entry->leader_role = row->leader_role;
@@ -327,6 +336,7 @@ le_store_reserve(const LeKey *key, const LeReservation *reservation,
 	entry = store_find_or_insert(key, epoch);
 	*before = entry->reserved;
 	entry->reserved = *reservation;
+	entry->confirmed = false;
 	dshash_release_lock(table, entry);
 }
 
@@ -362,6 +372,21 @@ le_store_forget(const LeKey *key, int64 token, const LeReservation *before)
 		dshash_release_lock(table, entry);
 }
 
+/* The synchronous standby has the row of this term, which has just begun. */
+void
+le_store_confirm(const LeKey *key, int64 token)
+{
+	LeEntry    *entry;
+
+	store_attach();
+	entry = store_find(key);
+	if (entry == NULL)
+		return;
+	if (entry->reserved.token == token)
+		entry->confirmed = true;
+	dshash_release_lock(table, entry);
+}
+
 /*
  * Mark an entry before its row is changed.  From here on a heartbeat asks the
  * row, and so waits for our transaction; if we roll back the first one that
@@ -388,22 +413,27 @@ le_store_mark(const LeKey *key, LeEntry *copy)
 
 /*
  * Drop the entries that are over, of any database: nobody else would drop
- * those of a dropped database or extension.
+ * those of a dropped database or extension.  Returns how many.
  */
-void
+int64
 le_store_drop_over(TimestampTz now)
 {
 	dshash_seq_status status;
 	LeEntry    *entry;
+	int64		count = 0;
 
 	store_attach();
 	dshash_seq_init(&status, table, true);
 	while ((entry = dshash_seq_next(&status)) != NULL)
 	{
 		if (entry->expires_at <= now && entry->reserved.until <= now)
+		{
 			dshash_delete_current(&status);
+			count++;
+		}
 	}
 	dshash_seq_term(&status);
+	return count;
 }
 
 /* How many entries are there, in all databases? */

@@ -17,10 +17,12 @@
 #include "postmaster/bgworker.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "leader_election.h"
 
 /*
@@ -43,7 +45,7 @@ le_launch_database_is_open(void)
 		return false;
 
 	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
-	if (LockAcquire(&tag, RowExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+	if (!compat_lock_try(&tag, RowExclusiveLock, true))
 		return false;
 	LockRelease(&tag, RowExclusiveLock, true);
 	return true;
@@ -53,18 +55,21 @@ le_launch_database_is_open(void)
 static bool
 table_was_used(Oid relid)
 {
+	LOCKTAG		tag;
 	Relation	rel;
 	bool		used = false;
 
-	if (!ConditionalLockRelationOid(relid, AccessShareLock))
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+	if (!compat_lock_try(&tag, AccessShareLock, false))
 		return false;
+	AcceptInvalidationMessages();
 	rel = try_table_open(relid, NoLock);
 	if (rel != NULL)
 	{
 		used = RelationGetNumberOfBlocks(rel) > 0;
 		table_close(rel, NoLock);
 	}
-	UnlockRelationOid(relid, AccessShareLock);
+	LockRelease(&tag, AccessShareLock, false);
 	return used;
 }
 

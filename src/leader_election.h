@@ -52,6 +52,7 @@
 
 #include "access/htup.h"
 #include "access/xact.h"
+#include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
 #include "fmgr.h"
 #include "lib/dshash.h"
@@ -163,6 +164,8 @@ typedef struct LeEntry
 	int64		lease_ms;
 	Oid			leader_role;
 	bool		recheck;		/* a transition is on its way: ask the row */
+	bool		confirmed;		/* a synchronous standby has the row that the
+								 * place is reserved for */
 	char		leader_id[LE_INSTANCE_MAX + 1];
 } LeEntry;
 
@@ -341,7 +344,8 @@ extern void le_lease_check_begun(const LeKey *key, int64 token);
 
 /* standby.c */
 extern bool le_standby_must_confirm(void);
-extern void le_standby_confirm(const LeCaller *caller);
+extern bool le_standby_has(XLogRecPtr lsn);
+extern void le_standby_wait(void);
 
 /* lease_table.c */
 extern Oid	le_table_of_function(Oid funcid);
@@ -374,7 +378,8 @@ extern void le_store_reserve(const LeKey *key,
 extern void le_store_mark(const LeKey *key, LeEntry *copy);
 extern void le_store_forget(const LeKey *key, int64 token,
 							const LeReservation *before);
-extern void le_store_drop_over(TimestampTz now);
+extern void le_store_confirm(const LeKey *key, int64 token);
+extern int64 le_store_drop_over(TimestampTz now);
 extern int64 le_store_count(void);
 extern struct dsa_area *le_store_area(void);
 
@@ -428,7 +433,7 @@ le_launch_poll(Oid relid, TimestampTz now)
 extern PGDLLEXPORT void le_sweeper_main(Datum main_arg);
 
 /*
- * Points where a test can hold a session, see le_test_pause.c.  A normal build
+ * Points where a test can hold a session, see test_pause.c.  A normal build
  * has nothing there.
  */
 #ifdef LE_TEST_PAUSE
@@ -439,14 +444,18 @@ typedef enum LePause
 	LE_PAUSE_LOCK,				/* before the lock's heavyweight lock */
 	LE_PAUSE_MARKED,			/* release: between the mark and the row */
 	LE_PAUSE_ENTRY,				/* slow heartbeat: between row and entry */
-	LE_PAUSE_GUARDED			/* commit: after the look, the lock is held */
+	LE_PAUSE_GUARDED,			/* commit: after the look, the lock is held */
+	LE_PAUSE_SHARED				/* who only looks: the lock is held */
 } LePause;
 
 extern void le_test_pause_init(void);
 extern void le_test_pause(LePause point);
+extern int	le_test_patience(int ms);
 #define TEST_PAUSE(point) le_test_pause(point)
+#define TEST_PATIENCE(ms) le_test_patience(ms)
 #else
 #define TEST_PAUSE(point) ((void) 0)
+#define TEST_PATIENCE(ms) (ms)
 #endif
 
 #endif							/* LEADER_ELECTION_H */

@@ -22,7 +22,8 @@
 
 #include "leader_election.h"
 
-#define LOOKERS_MS 10			/* how long those who only look are waited for */
+/* how long those who only look are waited for */
+#define LOOKERS_MS TEST_PATIENCE(10)
 
 /* ---------------------------------------------------------------------
  * Looking
@@ -67,6 +68,8 @@ le_lease_look_hard(Relation rel, const LeKey *key, const LeEpoch *epoch,
 		return;
 
 	locked = le_lock_take(LE_LOCK_LEASE, key->lock_id, ShareLock, false);
+	if (locked)
+		TEST_PAUSE(LE_PAUSE_SHARED);
 	le_lease_look(rel, key, epoch, state);
 	if (locked)
 		le_lock_drop(LE_LOCK_LEASE, key->lock_id, ShareLock);
@@ -225,6 +228,8 @@ lease_beat_locked(Relation rel, const LeCaller *caller, int64 lease_ms,
 	}
 
 	if (state.entry.token != state.row.token &&
+		!(state.entry.reserved.token == state.row.token &&
+		  state.entry.confirmed) &&
 		state.row.token != confirmed && le_standby_must_confirm())
 	{
 		*unconfirmed = state.row.token;
@@ -237,8 +242,8 @@ lease_beat_locked(Relation rel, const LeCaller *caller, int64 lease_ms,
  * The slow heartbeat: waits for a transition that is on its way, as an UPDATE
  * of the row would, under lock_timeout and deadlock detection.
  *
- * The first one of a term in an epoch also waits for a synchronous standby,
- * without the lock, and then decides anew.
+ * The first one of a term in an epoch also waits for a synchronous standby, if
+ * nobody knows that it has the term: without the lock, and then decides anew.
  */
 static bool
 lease_beat_slowly(Relation rel, const LeCaller *caller, int64 lease_ms,
@@ -256,7 +261,7 @@ lease_beat_slowly(Relation rel, const LeCaller *caller, int64 lease_ms,
 
 		if (renewed || unconfirmed == 0)
 			return renewed;
-		le_standby_confirm(caller);
+		le_standby_wait();
 	}
 }
 
@@ -369,16 +374,18 @@ lease_begin_term(Relation rel, const LeCaller *caller, int64 lease_ms,
 static bool
 lease_lock_to_change(int64 lock_id)
 {
+	int			ms = LOOKERS_MS;
+
 	if (le_lock_take(LE_LOCK_LEASE, lock_id, ExclusiveLock, false))
 		return true;
 	if (!le_lock_take(LE_LOCK_LEASE, lock_id, ShareLock, false))
 		return false;
 	le_lock_drop(LE_LOCK_LEASE, lock_id, ShareLock);
 
-	if (LockTimeout > 0 && LockTimeout <= LOOKERS_MS)
-		return false;			/* that would be an error */
-	return le_lock_take_within(LE_LOCK_LEASE, lock_id, ExclusiveLock,
-							   LOOKERS_MS);
+	if (LockTimeout > 0)
+		ms = Min(ms, LockTimeout - 1);	/* beyond would be an error */
+	return ms > 0 &&
+		le_lock_take_within(LE_LOCK_LEASE, lock_id, ExclusiveLock, ms);
 }
 
 /*

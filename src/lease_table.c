@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * lease_table.c
- *	  The rows of le_lease and the two sequences.
+ *	  The rows of le_lease.
  *
  * Rows are read with SnapshotSelf, which sees what is committed now and what
  * this transaction has written, whatever the caller's snapshot.  It can miss
@@ -22,7 +22,6 @@
 #include "catalog/pg_index.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
-#include "commands/sequence.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -89,6 +88,26 @@ le_table_of_function(Oid funcid)
 	return relid;
 }
 
+/* Is it like the primary key: a plain index on lock_id and nothing else? */
+static bool
+index_is_plain(Oid indexid)
+{
+	HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(indexid));
+	Form_pg_index index;
+	bool		plain;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for index %u", indexid);
+	index = (Form_pg_index) GETSTRUCT(tuple);
+	plain = index->indnatts == 1 &&
+		index->indkey.values[0] == Anum_lock_id &&	/* 0: an expression */
+		index->indimmediate &&
+		!index->indisexclusion &&
+		heap_attisnull(tuple, Anum_pg_index_indpred, NULL);
+	ReleaseSysCache(tuple);
+	return plain;
+}
+
 /* What is wrong with this table, or NULL */
 static const char *
 table_fault(Relation rel)
@@ -107,8 +126,9 @@ table_fault(Relation rel)
 		if (TupleDescAttr(desc, i)->atttypid != column_types[i])
 			return "A column has another type.";
 	}
-	if (!OidIsValid(compat_primary_key(rel)))
-		return "It has no primary key.";
+	if (!OidIsValid(compat_primary_key(rel)) ||
+		!index_is_plain(compat_primary_key(rel)))
+		return "Its primary key is another one.";
 	return NULL;
 }
 
@@ -187,26 +207,6 @@ le_table_is_shielded(Relation rel)
 	}
 	return truncate && TRIGGER_FOR_INSERT(row_events) &&
 		TRIGGER_FOR_UPDATE(row_events) && TRIGGER_FOR_DELETE(row_events);
-}
-
-/* Is it like the primary key: a plain index on lock_id and nothing else? */
-static bool
-index_is_plain(Oid indexid)
-{
-	HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(indexid));
-	Form_pg_index index;
-	bool		plain;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for index %u", indexid);
-	index = (Form_pg_index) GETSTRUCT(tuple);
-	plain = index->indnatts == 1 &&
-		index->indkey.values[0] == Anum_lock_id &&	/* 0: an expression */
-		index->indimmediate &&
-		!index->indisexclusion &&
-		heap_attisnull(tuple, Anum_pg_index_indpred, NULL);
-	ReleaseSysCache(tuple);
-	return plain;
 }
 
 /*

@@ -6,8 +6,9 @@
  * There is never more than one sweeper in the server, and never a second start
  * within START_PAUSE.  Each database that elects has a LeSweep in an array in
  * the area of the entries; who sweeps is in LeShared.  LeShared's lock protects
- * both.  Under it nothing looks at a catalog, and nothing that a heartbeat
- * calls allocates.
+ * both.  Under it nothing looks at a catalog.  What may fail there (to map or
+ * to make a piece of the area) leaves nothing half done, and the lock goes
+ * with the transaction.
  *
  *-------------------------------------------------------------------------
  */
@@ -99,8 +100,8 @@ sweep_unknown(void)
 }
 
 /*
- * NULL if there is no memory.  Then the database stays one that has not been
- * swept in this epoch, which is no reason to fail.
+ * NULL if memory_limit leaves no room.  Then the database stays one that has
+ * not been swept in this epoch, which is no reason to fail.
  */
 static LeSweep *
 sweep_find_or_insert(LeShared *shared, Oid relid, TimestampTz now)

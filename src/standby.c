@@ -7,64 +7,64 @@
  * cancelled or killed, the server restarted.  The row is then committed here
  * and nobody knows whether it is there; a failover may lose it, and elect
  * another.  So whoever wants to write the first entry for a row in an epoch
- * waits until the standby has all that is on our disk by then, row included.
+ * waits until the standby has all that is on our disk by then, row included;
+ * unless the commit has noted in the entry that its own wait was fulfilled.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "replication/syncrep.h"
 #include "replication/walsender.h"
-#include "replication/walsender_private.h"
-#include "storage/lwlock.h"
-#include "utils/guc.h"
+#include "storage/latch.h"
+#include "utils/wait_event.h"
 
+#include "compat.h"
 #include "leader_election.h"
+
+#define LOOK_AGAIN_MS 50
 
 /* Is there a synchronous standby whose word we need? */
 bool
 le_standby_must_confirm(void)
 {
 	return max_wal_senders > 0 && SyncRepStandbyNames != NULL &&
-		SyncRepStandbyNames[0] != '\0';
+		SyncRepStandbyNames[0] != '\0' && !compat_standbys_dismissed();
+}
+
+/* Have the standbys flushed all up to there? */
+bool
+le_standby_has(XLogRecPtr lsn)
+{
+	XLogRecPtr	flushed;
+
+	LWLockAcquire(SyncRepLock, LW_SHARED);
+	flushed = WalSndCtl->lsn[SYNC_REP_WAIT_FLUSH];
+	LWLockRelease(SyncRepLock);
+	return flushed >= lsn;
 }
 
 /*
- * Wait, as a commit would, until the standby has flushed what we have.  The
- * wait ends quietly when it is cancelled, so look whether it was fulfilled:
- * 57014 if not.  As strict as synchronous_commit = on, whatever the session
- * has set.
+ * Wait until the standbys have flushed what we have.  As strict as a commit
+ * with synchronous_commit = on, whatever the session has set.  (Not by
+ * SyncRepWaitForLSN(), which is for commits: it can neither raise an error nor
+ * obey all timeouts, and ends quietly when it is cancelled.)
  *
  * No lock may be held that others wait for.
  */
 void
-le_standby_confirm(const LeCaller *caller)
+le_standby_wait(void)
 {
 	XLogRecPtr	lsn = GetFlushRecPtr(NULL);
-	int			nest_level = NewGUCNestLevel();
-	bool		confirmed;
 
-	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
-		(void) set_config_option("synchronous_commit", "on",
-								 PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
-
-	HOLD_INTERRUPTS();
-	SyncRepWaitForLSN(lsn, true);
-	RESUME_INTERRUPTS();
-	AtEOXact_GUC(false, nest_level);
-	CHECK_FOR_INTERRUPTS();
-
-	LWLockAcquire(SyncRepLock, LW_SHARED);
-	confirmed = WalSndCtl->lsn[SYNC_REP_WAIT_FLUSH] >= lsn;
-	LWLockRelease(SyncRepLock);
-	if (!confirmed)
-		ereport(ERROR,
-				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg("the term of instance \"%s\" on lock " INT64_FORMAT " is not confirmed by the synchronous standby",
-						le_printable(caller->instance), caller->key.lock_id),
-				 errhint("Do not count on it, and ask again.")));
+	while (le_standby_must_confirm() && !le_standby_has(lsn))
+	{
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 LOOK_AGAIN_MS, WAIT_EVENT_SYNC_REP);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
 }

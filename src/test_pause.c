@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * le_test_pause.c
+ * test_pause.c
  *	  Holds a session at a chosen point, for tests of races.
  *
  * Only in a build made with "make TEST_PAUSE=1".  A session that has set
@@ -38,4 +38,14 @@ le_test_pause(LePause point)
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, point, 1);
 	(void) LockAcquire(&tag, ShareLock, false, false);
 	LockRelease(&tag, ShareLock, false);
+}
+
+/*
+ * How long does a challenger wait for those who look?  Such a session for one
+ * that is held, others not at all, so that the tester does not see them wait.
+ */
+int
+le_test_patience(int ms)
+{
+	return pauses ? 60000 : 0;
 }

@@ -61,8 +61,12 @@ sequence_enter(Relation rel, const char *name,
 						name, RelationGetRelationName(rel)),
 				 errhint("Undo what was done to it, or use DROP EXTENSION and CREATE EXTENSION.")));
 	form = (Form_pg_class) GETSTRUCT(tuple);
-	if (form->relkind != RELKIND_SEQUENCE ||
-		form->relpersistence != RELPERSISTENCE_PERMANENT)
+	if (form->relkind != RELKIND_SEQUENCE)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("relation \"%s\" is not a sequence", name),
+				 errhint("Undo what was done to it, or use DROP EXTENSION and CREATE EXTENSION.")));
+	if (form->relpersistence != RELPERSISTENCE_PERMANENT)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("sequence \"%s\" would lose its value in a crash", name),

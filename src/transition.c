@@ -12,9 +12,13 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "miscadmin.h"
+#include "tcop/dest.h"
+#include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "leader_election.h"
@@ -136,6 +140,15 @@ static void
 change_log(const LeChange *change)
 {
 	const char *what = "";
+	char		instance[LE_INSTANCE_MAX + 1];
+
+	/* one line, whatever the name */
+	strlcpy(instance, change->instance, sizeof(instance));
+	for (char *c = instance; *c != '\0'; c++)
+	{
+		if ((unsigned char) *c < ' ' || *c == 0x7f)
+			*c = '?';
+	}
 
 	switch (change->kind)
 	{
@@ -152,9 +165,38 @@ change_log(const LeChange *change)
 	/* not for the client: names are the credentials of leaders */
 	ereport(LOG_SERVER_ONLY,
 			(errmsg("term of leadership %s: lock " INT64_FORMAT ", instance \"%s\", token " INT64_FORMAT,
-					what, change->key.lock_id, change->instance,
-					change->token),
-			 errhidestmt(true)));
+					what, change->key.lock_id, instance, change->token),
+			 errhidestmt(true), errhidecontext(true)));
+}
+
+/*
+ * Terms have begun, and the commit has waited for the synchronous standby.  Was
+ * that cut short by a cancel?  Then nobody may be told that he leads, and the
+ * warning that the server gives is not seen by every client: end the session
+ * without an answer, as a termination in that wait does.  The client asks
+ * again, and is told true when the standby has the term.
+ */
+static void
+begun_confirm(void)
+{
+	bool		confirmed = le_standby_has(XactLastCommitEnd);
+	ListCell   *cell;
+
+	foreach(cell, changes)
+	{
+		LeChange   *change = lfirst(cell);
+
+		if (change->kind != LE_BEGUN)
+			continue;
+		if (confirmed)
+			le_store_confirm(&change->key, change->token);
+		else
+		{
+			whereToSendOutput = DestNone;
+			ProcDiePending = true;
+			InterruptPending = true;
+		}
+	}
 }
 
 /*
@@ -167,6 +209,7 @@ static void
 changes_finish(bool committed, SubTransactionId subid)
 {
 	MemoryContext save_context = CurrentMemoryContext;
+	ResourceOwner save_owner = CurrentResourceOwner;
 	uint32		save_holdoff = InterruptHoldoffCount;
 
 	PG_TRY();
@@ -182,6 +225,8 @@ changes_finish(bool committed, SubTransactionId subid)
 			if (begun != committed)
 				le_store_forget(&change->key, change->token, &change->before);
 		}
+		if (committed && le_standby_must_confirm())
+			begun_confirm();
 		for (int i = 0; committed && le_log_terms && i < list_length(changes); i++)
 			change_log(list_nth(changes, i));
 	}
@@ -190,6 +235,7 @@ changes_finish(bool committed, SubTransactionId subid)
 		LWLockReleaseAll();
 		InterruptHoldoffCount = save_holdoff;
 		MemoryContextSwitchTo(save_context);
+		CurrentResourceOwner = save_owner;
 		FlushErrorState();
 	}
 	PG_END_TRY();

@@ -135,6 +135,11 @@ subtest 'standby' => sub {
 		"le_protect('le_lease', $longest)",
 		"le_unprotect('le_lease')");
 
+	my (undef, undef, $err) =
+	  $standby->psql('postgres', "SELECT le_try_acquire($never, 'new')");
+	like($err, qr/HINT:  .*target_session_attrs=read-write/,
+		'the hint says where to go');
+
 	is( $standby->safe_psql('postgres', q{
 			SELECT epoch IS NULL, epoch_start IS NULL, timeline IS NULL,
 				   last_sweep IS NULL, entries, version <> '',

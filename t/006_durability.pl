@@ -173,31 +173,41 @@ sub is_not_told
 }
 
 subtest 'a term that the standby may lack' => sub {
-	# the standby has all that there is: nothing to wait for
-	does_not_wait("SELECT le_renew(11, 'a')", 't',
-		'the first heartbeat of a term that it has');
 	does_not_wait(
 		"SET synchronous_commit = local; INSERT INTO note VALUES (2)", '',
-		'there is something that it has not got');
+		'there is something that the standby has not got');
+	does_not_wait("SELECT le_renew(11, 'a')", 't',
+		'the first heartbeat of a term whose commit it has confirmed');
 
 	is_not_told(2, 'a first heartbeat');
 
 	# the wait of the commit was cut short; the client asks again
 	my %cut = (
-		31 => "SELECT pg_cancel_backend(%d)",
-		32 => "SELECT pg_terminate_backend(%d)");
+		31 => 'pg_cancel_backend',
+		32 => 'pg_terminate_backend');
 	foreach my $lock (sort keys %cut)
 	{
-		my $session = Session->new($primary->connstr('postgres'));
-		my $pid = $session->pid;
-		$session->send("SELECT le_try_acquire($lock, 'a', $long)");
-		waits_for_standby($pid, "lock $lock: a commit waits");
-		$primary->safe_psql('postgres', sprintf($cut{$lock}, $pid));
+		my ($out, $err) = ('', '');
+		my $client = IPC::Run::start(
+			[
+				'psql', '-XAtq', '-d',
+				$primary->connstr('postgres') . " application_name=cut$lock",
+				'-c', "SELECT le_try_acquire($lock, 'a', $long)"
+			],
+			'>', \$out, '2>', \$err,
+			IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+		my $this = "application_name = 'cut$lock'";
 		ok( $primary->poll_query_until('postgres',
-				"SELECT le_leader($lock) = 'a'"),
-			'it is cut short, and the term is committed here');
+				"SELECT wait_event = 'SyncRep' FROM pg_stat_activity WHERE $this"),
+			"lock $lock: a commit waits");
+		$primary->safe_psql('postgres',
+			"SELECT $cut{$lock}(pid) FROM pg_stat_activity WHERE $this");
+		$client->finish;
+		is($out, '', 'it is cut short, and the client is not told that it leads');
+		like($err, qr/connection|server closed/, 'but loses its connection');
+		is($primary->safe_psql('postgres', "SELECT le_leader($lock)"),
+			'a', 'the term is committed here');
 		is_not_told($lock, 'asked again');
-		$session->{run}->kill_kill;
 	}
 
 	# The restart ends the commits that wait as well.

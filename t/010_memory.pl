@@ -296,5 +296,55 @@ HINT:  Add "leader_election" to "shared_preload_libraries" and restart/,
 		'elections work');
 };
 
+subtest 'no room for another lock of the server' => sub {
+	$node->append_conf('postgresql.conf', q{
+shared_preload_libraries = ''
+leader_election.memory_limit = 64MB
+max_connections = 10
+max_locks_per_transaction = 10
+});
+	$node->restart;
+	my (undef, undef, $err) = $node->psql('postgres', qq{
+		\\set VERBOSITY verbose
+		SELECT count(*) FROM generate_series(10000000, 10099999) AS id
+		 WHERE le_try_acquire(id, 'a', $long)});
+	like($err, qr/ERROR:  53200: .*
+HINT:  Begin, end or guard fewer terms in one statement or transaction/,
+		'the hint says what to do');
+	is( $node->safe_psql('postgres',
+			'SELECT count(*) FROM le_lease WHERE lock_id >= 10000000'),
+		'0',
+		'nothing has changed');
+
+	# A heartbeat needs no lock, and none for a sweep that is due.
+	$node->append_conf('postgresql.conf', q{
+leader_election.sweep_interval = 100ms
+leader_election.sweep_jitter = 0
+});
+	$node->restart;
+	is( $node->safe_psql('postgres', qq{
+			SELECT le_try_acquire(1, 'b', $long) IS NOT NULL;
+			SELECT le_try_acquire(6, 'a', $long);
+			SELECT le_renew(6, 'a');}),
+		"t\nt\nt",
+		'a leader');
+	my $leader = Session->new($node->connstr('postgres'));
+	is($leader->say("SELECT le_renew(6, 'a')"), 't', 'which has a session');
+	my $hog = Session->new($node->connstr('postgres'));
+	is($hog->say('SELECT count(pg_advisory_lock(i)) FROM generate_series(1, 1000000) AS i'),
+		'ERROR:  53200', 'all locks are taken');
+	is($hog->say('SELECT pg_advisory_lock(0)'), 'ERROR:  53200', 'and stay so');
+	is( $leader->say(q{
+			DO $$ BEGIN
+				FOR i IN 1 .. 30 LOOP
+					IF NOT le_renew(6, 'a') THEN RAISE 'deposed'; END IF;
+					PERFORM pg_sleep(0.02);
+				END LOOP;
+			END $$}),
+		'',
+		'heartbeats go on, though a sweep is due');
+	$_->quit foreach ($hog, $leader);
+};
+
 $node->stop;
 done_testing();

@@ -33,6 +33,9 @@ my @functions = split(/\n/, $node->safe_psql('postgres', q{
 	   AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'leader_election')
 	   AND prolang = (SELECT oid FROM pg_language WHERE lanname = 'c')}));
 
+# the install script creates it and drops it again
+push @functions, 'le_first_lineage';
+
 is_deeply(
 	[ sort keys %{ symbols('-D', $library) } ],
 	[ sort(qw(Pg_magic_func _PG_init le_sweeper_main), @functions, map { "pg_finfo_$_" } @functions) ],

@@ -123,7 +123,7 @@ subtest 'what the owner cannot do' => sub {
 		'CREATE TRIGGER t AFTER DELETE ON election.le_lease EXECUTE FUNCTION election.le_fence(1)' => '42501',
 		'CREATE TABLE public.child () INHERITS (election.le_lease)' => '42501',
 		'CREATE PUBLICATION p FOR TABLE election.le_lease' => '42501',
-		'SELECT nextval(\'election.le_timeline_seq\')' => '42501',
+		'SELECT nextval(\'election.le_lineage_seq\')' => '42501',
 		'ALTER SEQUENCE election.le_token_seq RESTART' => '42501',
 		'CREATE OR REPLACE FUNCTION election.le_leader(lock_id bigint) RETURNS text LANGUAGE sql AS \'SELECT NULL\'' => '42501',
 		'ALTER FUNCTION election.le_info() SECURITY DEFINER' => '42501',
@@ -233,8 +233,9 @@ subtest 'pg_upgrade' => sub {
 		],
 		'the cluster is upgraded');
 	$node = $new;
+	$node->append_conf('postgresql.conf', 'leader_election.promotion_grace = 0');
 	$node->start;
-	is( as('app', q{SELECT election.le_renew(1, 'b')}, 'his'),
+	is( as('app', q{SELECT election.le_try_acquire(2, 'b')}, 'his'),
 		't', 'the application elects on');
 	is( as($owner, q{
 			GRANT EXECUTE ON FUNCTION election.le_leader TO monitor;
@@ -249,7 +250,7 @@ subtest 'the owner goes' => sub {
 	  foreach ('shop', 'his', 'theirs');
 	is( $node->safe_psql('shop', qq{
 			DROP ROLE $owner_sql, app, monitor;
-			SELECT election.le_release(1, 'c'), election.le_try_acquire(1, 'd')}),
+			SELECT election.le_try_acquire(2, 'c'), election.le_release(2, 'c')}),
 		't|t', 'and leaves an extension that works');
 };
 
