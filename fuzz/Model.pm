@@ -15,13 +15,21 @@ package Model;
 #            share mode, or none, and each term is looked at.  A level notes the
 #            terms that it has ended by itself ({ended}).  A call that fails
 #            ({refused}) lets no transaction commit that has written ({made}).
+#            All are those of SELECTs outside of a block ({alone}): a warning
+#            at commit, if nothing was written.
 #   entry    per lock the heartbeats in memory: {term, renewals, marked}.  It is
 #            nobody's transaction.  It speaks without the row while it is not
-#            marked and its term is live.
+#            marked and its term is live.  It keeps its place for a term that
+#            has had no heartbeat yet ({reserved}), and goes when both terms
+#            are no more.
+#   change   a term that a transaction has begun or ended, in order, per level:
+#            {begun => term, before => reserved before} or {ended => term}.
+#            A commit gives the memory of those that have ended back, and
+#            whatever undoes the level that of those that had begun.
 #
 # A session waits for a lock that another one holds only if the row names it as
-# the live holder, or, in le_renew() and le_release(), a marked entry does.  For
-# a guard it waits at COMMIT, or whatever commits, and only while all terms that
+# the live holder, or, in le_renew() and le_release(), a marked entry does and
+# the row tells of no other term.  For a guard it waits at COMMIT, or whatever commits, and only while all terms that
 # are guarded are live.
 #
 # A statement is {kind, sql, ops}: kind is control (one op of CONTROL below),
@@ -32,7 +40,8 @@ package Model;
 #                                         it waits, perhaps in a deadlock
 #   {values => [...]}                     it is done
 #   {error => SQLSTATE, values => [...]}  it has failed, after these notices
-# each with the transaction {status} that the server reports with it.
+# each with the transaction {status} that the server reports with it, and whether
+# it {warns} of a guard without work.
 
 use strict;
 use warnings;
@@ -40,6 +49,7 @@ use warnings;
 use constant {
 	INSTANCE_MAX => 127,
 	LEASE_MS_MAX => 86_400_000,
+	ANY_TOKEN => '-9223372036854775808',
 };
 
 # Functions that anybody may execute, and those that need the grant
@@ -55,6 +65,7 @@ sub new
 		sessions => [],
 		committed => {},
 		entry => {},
+		orphans => [],  # entries of extensions that were dropped
 		exists => 1,    # the extension
 		seq => 0,       # terms begun
 		waits => 0,
@@ -114,7 +125,7 @@ sub may_execute
 # What a level has written and ended
 sub nothing_done
 {
-	return (writes => {}, ended => {});
+	return (writes => {}, ended => {}, changes => []);
 }
 
 sub push_level
@@ -131,6 +142,9 @@ sub begin
 	$session->{begun} = [];   # terms begun in a block
 	$session->{guards} = [];
 	$session->{refused} = 0;  # a guard
+	$session->{alone} = 1;    # all guards are
+	$session->{pipelining} = 0;   # statements that are not the first
+	$session->{immediate} = 0;    # commit as soon as the statement is done
 	push_level($session);
 	$session->{set}{ro} = $session->{set}{dro};
 	return;
@@ -139,8 +153,12 @@ sub begin
 # Undo the innermost level but keep it.
 sub undo_level
 {
-	my ($session) = @_;
+	my ($self, $session) = @_;
 	my $level = $session->{levels}[-1];
+	foreach my $change (reverse @{$level->{changes}})
+	{
+		$self->forget($change->{begun}, $change->{before}) if $change->{begun};
+	}
 	%{$level} = (%{$level}, nothing_done());
 	$session->{set} = {%{$level->{saved}}};
 	return;
@@ -156,6 +174,7 @@ sub release_level
 	{
 		$outer->{$what}{$_} = $level->{$what}{$_} foreach keys %{$level->{$what}};
 	}
+	push @{$outer->{changes}}, @{$level->{changes}};
 	$session->{set}{ro} = $level->{saved}{ro};
 	return;
 }
@@ -173,10 +192,10 @@ sub end_transaction
 
 sub rollback
 {
-	my ($session) = @_;
+	my ($self, $session) = @_;
 	while (@{$session->{levels}})
 	{
-		undo_level($session);
+		$self->undo_level($session);
 		pop @{$session->{levels}};
 	}
 	end_transaction($session);
@@ -192,18 +211,22 @@ sub commit
 	my $stops = $self->check_refused($session) // $self->check_guards($s, $session);
 	if ($stops)
 	{
-		rollback($session) if $stops->{error};
+		$self->rollback($session) if $stops->{error};
 		return $stops;
 	}
 	foreach my $term (@{$session->{begun}})
 	{
 		my $row = $self->row($session, $term->{lock});
 		next if !$row || $row->{seq} != $term->{seq} || $row->{live};
-		rollback($session);
+		$self->rollback($session);
 		return error('LE001');
 	}
 	my $writes = $session->{levels}[0]{writes};
 	$self->{committed}{$_} = $writes->{$_} foreach keys %{$writes};
+	foreach my $change (reverse @{$session->{levels}[0]{changes}})
+	{
+		$self->forget($change->{ended}) if $change->{ended};
+	}
 	$session->{set}{$_} = $session->{set}{"${_}_s"} foreach qw(allow dro role);
 	end_transaction($session);
 	return;
@@ -235,20 +258,25 @@ sub check_guards
 	return {wait => $busy->{lock}, mode => 'share', terms => \@terms} if $busy;
 	$self->counted('guarded', 'live') foreach @terms;
 	$self->counted('guarded', 'own release') foreach @terms .. $#{$session->{guards}};
+	if (guards($session) && $session->{alone} && !$session->{made})
+	{
+		$self->counted('guarded', 'alone');
+		$session->{warns} = 1;
+	}
 	return;
 }
 
 # A statement has failed outside of any handler.
 sub fail_statement
 {
-	my ($session) = @_;
-	pop_handler($session);
+	my ($self, $session) = @_;
+	$self->pop_handler($session);
 	if (!$session->{block})
 	{
-		rollback($session);
+		$self->rollback($session);
 		return;
 	}
-	undo_level($session);
+	$self->undo_level($session);
 	$session->{failed} = 1;
 	return;
 }
@@ -256,10 +284,10 @@ sub fail_statement
 # Undo and remove the levels of PL/pgSQL's EXCEPTION blocks.
 sub pop_handler
 {
-	my ($session) = @_;
+	my ($self, $session) = @_;
 	while ($session->{levels}[-1]{handler})
 	{
-		undo_level($session);
+		$self->undo_level($session);
 		pop @{$session->{levels}};
 	}
 	return;
@@ -323,7 +351,32 @@ sub live_entry
 {
 	my ($self, $lock) = @_;
 	my $entry = $self->{entry}{$lock};
-	return $entry && $entry->{term}{live} ? $entry : undef;
+	return $entry && $entry->{term} && $entry->{term}{live} ? $entry : undef;
+}
+
+# Is this the same term?
+sub same
+{
+	my ($term, $other) = @_;
+	return $term && $other && $term->{seq} == $other->{seq};
+}
+
+# A term is no more, or has never been: give its memory back.
+sub forget
+{
+	my ($self, $term, $before) = @_;
+	my $entry = $self->{entry}{$term->{lock}} or return;
+	$entry->{term} = undef if same($entry->{term}, $term);
+	$entry->{reserved} = $before if same($entry->{reserved}, $term);
+	delete $self->{entry}{$term->{lock}} unless $entry->{term} || $entry->{reserved};
+	return;
+}
+
+# May a sweep drop it?
+sub is_over
+{
+	my ($entry) = @_;
+	return !grep { $_ && $_->{live} } @{$entry}{qw(term reserved)};
 }
 
 # The live term, or undef
@@ -341,7 +394,7 @@ sub names
 {
 	my ($op, $term) = @_;
 	return 0 if $op->{inst}{str} ne $term->{inst};
-	return 1 unless defined $op->{token};
+	return 1 if ($op->{token} // ANY_TOKEN) eq ANY_TOKEN;
 	return defined $term->{token} && $op->{token} eq $term->{token};
 }
 
@@ -359,7 +412,8 @@ sub worth_waiting
 	my ($self, $session, $op) = @_;
 	return 1 if $self->leads($session, $op);
 	my $entry = $self->live_entry($op->{lock});
-	return $entry && $entry->{marked} && names($op, $entry->{term});
+	my $row = $self->row($session, $op->{lock});
+	return $entry && $entry->{marked} && (!$row || same($row, $entry->{term})) && names($op, $entry->{term});
 }
 
 # ---- The functions ----
@@ -384,6 +438,11 @@ sub bad_argument
 			return '22004' unless defined $op->{inst}{str};
 			my $length = length $op->{inst}{str};
 			return '22023' if $length < 1 || $length > INSTANCE_MAX;
+		}
+		if (exists $op->{token})
+		{
+			return '22004' unless defined $op->{token};
+			return '22023' if $op->{token} <= 0 && $op->{token} ne ANY_TOKEN;
 		}
 	}
 	if ($f eq 'acquire' || $f eq 'sweep')
@@ -430,7 +489,7 @@ sub beat_locked
 	{
 		my $entry = $self->{entry}{$lock};
 		$entry = $self->{entry}{$lock} = {term => $row, renewals => 0}
-		  if !$entry || $entry->{term}{seq} != $row->{seq};
+		  unless $entry && same($entry->{term}, $row);
 		$entry->{renewals}++;
 		$entry->{marked} = 0;
 	}
@@ -462,6 +521,7 @@ sub call_acquire
 		my $entry = $self->live_entry($lock);
 		if ($entry && !$entry->{marked})
 		{
+			return error('25001') if !names($op, $entry->{term}) && !may_begin_here($session);
 			return $self->beat($session, $op);
 		}
 		my $row = $self->row($session, $lock);
@@ -477,6 +537,8 @@ sub call_acquire
 		$stage->{at} = 'challenge';
 	}
 
+	return error('25001') unless may_begin_here($session);
+
 	# somebody else led when we looked; or is just becoming leader
 	return bool(0) if $stage->{other} || defined $self->blocker($s, $lock, 'exclusive');
 
@@ -485,19 +547,36 @@ sub call_acquire
 	return $self->begin_term($session, $op);
 }
 
+# Does the transaction go on after this statement?
+sub in_block
+{
+	my ($session) = @_;
+	return $session->{block} || @{$session->{levels}} > 1
+	  || $session->{stmt}{kind} eq 'multi' || $session->{pipelining};
+}
+
+# Only the live holder may call le_try_acquire() in a block, whoever leads.
+sub may_begin_here
+{
+	my ($session) = @_;
+	return $session->{set}{allow} || !in_block($session);
+}
+
 sub begin_term
 {
 	my ($self, $session, $op) = @_;
-	my $in_block = $session->{block} || @{$session->{levels}} > 1
-	  || $session->{stmt}{kind} eq 'multi'
-	  || ($session->{stmt}{kind} eq 'pipeline' && $session->{pc} > 0);
-	return error('25001') if $in_block && !$session->{set}{allow};
-
+	my $in_block = in_block($session);
+	my $lock = $op->{lock};
+	my $over = $self->row($session, $lock);
 	my $term = {
 		lock => $op->{lock}, inst => $op->{inst}{str}, ms => $op->{ms},
 		role => role($session), seq => ++$self->{seq}, live => 1};
-	$session->{levels}[-1]{writes}{$op->{lock}} = $term;
+	my $entry = $self->{entry}{$lock} //= {renewals => 0};
+	push @{$session->{levels}[-1]{changes}}, $over ? {ended => $over} : (), {begun => $term, before => $entry->{reserved}};
+	$entry->{reserved} = $term;
+	$session->{levels}[-1]{writes}{$lock} = $term;
 	$session->{made} = 1;
+	$session->{immediate} = 1 unless $in_block;
 	push @{$session->{begun}}, $term if $in_block;
 	push @{$self->{begun}}, $term;
 	return bool(1);
@@ -523,6 +602,7 @@ sub call_release
 	$self->{entry}{$lock}{marked} = 1 if $self->{entry}{$lock};
 	$session->{levels}[-1]{writes}{$lock} = undef;
 	$session->{levels}[-1]{ended}{$row->{seq}} = 1;
+	push @{$session->{levels}[-1]{changes}}, {ended => $row};
 	$session->{made} = 1;
 	return bool(1);
 }
@@ -555,6 +635,7 @@ sub call_guard
 	return error('LE001') unless $term && names($op, $term);
 	my $wrong = judge($session, $op, $term);
 	return error($wrong) if $wrong;
+	$session->{alone} = 0 if in_block($session) || $session->{stmt}{kind} eq 'do';
 	push @{$session->{guards}}, $term
 	  unless grep { $_->{seq} == $term->{seq} } guards($session);
 	return value({term => $term});
@@ -570,13 +651,15 @@ sub call_sweep
 	{
 		next if $row->{live} || defined $self->blocker($s, $row->{lock}, 'exclusive');
 		$session->{levels}[-1]{writes}{$row->{lock}} = undef;
+		push @{$session->{levels}[-1]{changes}}, {ended => $row};
 		$session->{made} = 1;
 		$deleted++;
 	}
 	foreach my $lock (keys %{$self->{entry}})
 	{
-		delete $self->{entry}{$lock} unless $self->live_entry($lock);
+		delete $self->{entry}{$lock} if is_over($self->{entry}{$lock});
 	}
+	$self->{orphans} = [grep { !is_over($_) } @{$self->{orphans}}];
 	return value($deleted);
 }
 
@@ -597,17 +680,16 @@ sub call_view
 		my $entry = $self->{entry}{$row->{lock}};
 		$view{$row->{lock}} = {
 			term => $row,
-			renewals => $entry && $entry->{term}{seq} == $row->{seq} ? $entry->{renewals} : 0,
+			renewals => $entry && same($entry->{term}, $row) ? $entry->{renewals} : 0,
 			state => $row->{live} ? 'live' : 'expired'};
 	}
 	return value({view => \%view});
 }
 
-# There are at least the heartbeats of the terms that are live.
 sub call_info
 {
 	my ($self) = @_;
-	return value({info => scalar grep { $self->live_entry($_) } keys %{$self->{entry}}});
+	return value({info => keys(%{$self->{entry}}) + @{$self->{orphans}}});
 }
 
 my %call = (
@@ -649,7 +731,7 @@ my %control = (
 		}
 		my $failed = $session->{failed};
 		my $ro = $session->{set}{ro};
-		my $stops = $failed ? rollback($session) : $self->commit($s, $session);
+		my $stops = $failed ? $self->rollback($session) : $self->commit($s, $session);
 		return $stops if $stops;
 		chain($session, $ro) if $op->{chain};
 		return $failed ? 'ROLLBACK' : 'COMMIT';
@@ -658,7 +740,7 @@ my %control = (
 		my ($self, $session, $op) = @_;
 		return $op->{chain} ? error('25P01') : 'ROLLBACK' unless $session->{block};
 		my $ro = $session->{set}{ro};
-		rollback($session);
+		$self->rollback($session);
 		chain($session, $ro) if $op->{chain};
 		return 'ROLLBACK';
 	},
@@ -667,14 +749,15 @@ my %control = (
 		return 'ROLLBACK' unless $session->{block};
 		if ($session->{failed})
 		{
-			rollback($session);
+			$self->rollback($session);
 			return 'ROLLBACK';
 		}
 		my $refused = $session->{refused} ? 'LE001'    # what is prepared counts as written
-		  : $session->{made} || guards($session) ? '0A000' : $op->{possible} ? undef : '55000';
+		  : guards($session) || (grep { @{$_->{changes}} } @{$session->{levels}}) ? '0A000'
+		  : $op->{possible} ? undef : '55000';
 		if ($refused)
 		{
-			rollback($session);
+			$self->rollback($session);
 			return error($refused);
 		}
 		$self->commit($s, $session);
@@ -692,10 +775,10 @@ my %control = (
 		return error('3B001') unless grep { ($_->{name} // '') eq $op->{name} } @{$session->{levels}};
 		until (($session->{levels}[-1]{name} // '') eq $op->{name})
 		{
-			undo_level($session);
+			$self->undo_level($session);
 			pop @{$session->{levels}};
 		}
-		undo_level($session);
+		$self->undo_level($session);
 		$session->{failed} = 0;
 		return 'ROLLBACK';
 	},
@@ -760,7 +843,7 @@ sub run_control
 		$done = $control{$op->{f}}->($self, $session, $op, $s);
 	}
 	return $self->starts_waiting($s, $op->{f}, $done) if ref $done && defined $done->{wait};
-	fail_statement($session) if ref $done && $session->{block} && !$session->{failed};
+	$self->fail_statement($session) if ref $done && $session->{block} && !$session->{failed};
 	$self->counted($op->{f}, ref $done ? $done->{error} : 'done');
 	return $self->finished($session, ref $done ? $done : {tag => $done});
 }
@@ -772,7 +855,7 @@ sub start
 	my ($self, $s, $stmt) = @_;
 	my $session = $self->{sessions}[$s];
 
-	@{$session}{qw(stmt pc stage out)} = ($stmt, 0, {}, []);
+	@{$session}{qw(stmt pc stage out warns)} = ($stmt, 0, {}, [], 0);
 	return $self->run_control($s) if $stmt->{kind} eq 'control';
 	if ($session->{failed})
 	{
@@ -804,6 +887,7 @@ sub finished
 	delete $session->{stmt};
 	$outcome->{values} //= [];
 	$outcome->{status} = status($session);
+	$outcome->{warns} = $session->{warns};
 	return $outcome;
 }
 
@@ -814,7 +898,7 @@ sub failed
 	my $stmt = $session->{stmt};
 	my $op = $stmt->{ops}[$session->{pc}];
 	$self->counted($op ? $op->{f} : 'end', $sqlstate);
-	fail_statement($session);
+	$self->fail_statement($session);
 	return {error => $sqlstate, values => $stmt->{kind} eq 'do' ? $session->{out} : []};
 }
 
@@ -827,7 +911,7 @@ sub raised
 	  if !$session->{levels}[-1]{handler} || $uncaught{$sqlstate};
 
 	$self->counted($stmt->{ops}[$session->{pc}]{f}, $sqlstate);
-	undo_level($session);
+	$self->undo_level($session);
 	pop @{$session->{levels}};
 	push @{$session->{out}}, $sqlstate;
 	# behind the end of this block, past those of blocks inside it
@@ -864,6 +948,7 @@ sub run
 			push @{$session->{out}}, $done->{value};
 			$self->counted($op->{f}, describe($done->{value}));
 		}
+		$self->pipelined($s, $session) if $stmt->{kind} eq 'pipeline' && !$session->{block};
 		$session->{pc}++;
 		$session->{stage} = {};
 	}
@@ -877,6 +962,25 @@ sub run
 		return $self->finished($session, {%{$stops}, values => $stmt->{kind} eq 'do' ? $values : []}) if $stops;
 	}
 	return $self->finished($session, {values => $values});
+}
+
+# One statement of a pipeline is done: if it has begun a term it has been a
+# transaction of its own, which nothing can stop, else the next one goes on
+# with it.
+sub pipelined
+{
+	my ($self, $s, $session) = @_;
+	if ($session->{immediate})
+	{
+		$self->counted('pipeline', 'committed early');
+		$self->commit($s, $session);
+		begin($session);
+	}
+	else
+	{
+		$session->{pipelining} = 1;
+	}
+	return;
 }
 
 sub describe
@@ -906,7 +1010,7 @@ sub step
 	if ($f eq 'do_commit' || $f eq 'do_rollback')
 	{
 		return error('2D000') if $session->{block} || @{$session->{levels}} > 1;
-		my $stops = $f eq 'do_commit' ? $self->commit($s, $session) : rollback($session);
+		my $stops = $f eq 'do_commit' ? $self->commit($s, $session) : $self->rollback($session);
 		return $stops if $stops && defined $stops->{wait};
 		begin($session);
 		$self->counted($f, 'done') unless $stops;
@@ -992,7 +1096,7 @@ sub interrupt
 	if ($session->{stmt}{kind} eq 'control')
 	{
 		# a commit that fails in the middle
-		rollback($session);
+		$self->rollback($session);
 		$self->counted($session->{stmt}{ops}[0]{f}, $sqlstate);
 		return $self->finished($session, error($sqlstate));
 	}
@@ -1004,6 +1108,7 @@ sub interrupt
 sub disconnect
 {
 	my ($self, $s) = @_;
+	$self->rollback($self->{sessions}[$s]);
 	$self->connect($s);
 	return;
 }
@@ -1052,6 +1157,7 @@ sub learn
 sub drop_extension
 {
 	my ($self) = @_;
+	push @{$self->{orphans}}, values %{$self->{entry}};
 	@{$self}{qw(committed entry exists)} = ({}, {}, 0);
 	return;
 }

@@ -73,13 +73,13 @@ sub send_pipeline
 }
 
 # Read to ReadyForQuery.  Returns undef if that takes too long, else
-# {rows, notices, tag, sqlstate, message, status}; status is I, T or E, and
-# empty if the connection is lost.
+# {rows, notices, warnings, tag, sqlstate, message, status}; status is I, T or E,
+# and empty if the connection is lost.  Of warnings it has the SQLSTATEs.
 sub collect
 {
 	my ($self, $seconds) = @_;
 	return delete $self->{peeked} if $self->{peeked};
-	my $answer = $self->{answer} //= {rows => [], notices => [], tag => ''};
+	my $answer = $self->{answer} //= {rows => [], notices => [], warnings => [], tag => ''};
 	my $end = time() + $seconds;
 
 	for (;;)
@@ -139,6 +139,7 @@ sub message
 		if ($type eq 'N')
 		{
 			push @{$answer->{notices}}, $field{M} if $field{V} eq 'NOTICE';
+			push @{$answer->{warnings}}, $field{C} if $field{V} eq 'WARNING';
 		}
 		else
 		{
@@ -166,7 +167,8 @@ sub query
 {
 	my ($self, $sql, $seconds) = @_;
 	$self->send_query($sql);
-	return $self->collect($seconds // 60) // {status => '', sqlstate => 'late'};
+	return $self->collect($seconds // 60)
+	  // {rows => [], notices => [], warnings => [], tag => '', status => '', sqlstate => 'late'};
 }
 
 # As query(), for statements that must succeed.  Returns the rows.

@@ -122,15 +122,15 @@ sub random_ms
 		$tame ? () : (0.8 => pick(undef, 0, -1, 86_400_001, $MAX, $MIN)));
 }
 
-# undef is NULL, 'none' is left out
+# undef is NULL, 'none' is left out, and $MIN is what stands for that
 sub random_token
 {
-	my ($lock) = @_;
+	my ($lock, $tame) = @_;
 	my @known = map { $_->[1] } @{$model->{tokens}{$lock // 0} // []};
 	return pick_weighted(
-		8 => 'none', 1 => undef,
+		8 => 'none', 0.7 => pick($MAX, $MIN),
 		@known ? (6 => $known[-1], 2 => pick(@known), 0.5 => $known[-1] + 1, 0.5 => $known[-1] - 1) : (),
-		0.7 => pick(0, -1, $MAX, $MIN));
+		$tame ? () : (0.8 => undef, 0.8 => pick(0, -1, -$MAX)));
 }
 
 # ---- Ops: what the model reads, and their SQL ----
@@ -153,7 +153,7 @@ sub call
 	push @sql, sql_int($ms) if exists $arg{ms} && ($ms // '') ne 'default';
 	push @sql, sql_int($token) if exists $arg{token} && ($token // '') ne 'none';
 	$arg{ms} = 10_000 if ($ms // '') eq 'default';
-	$arg{token} = undef if ($token // '') eq 'none';
+	$arg{token} = $MIN if ($token // '') eq 'none';
 	$arg{is_default} = 1 if ($ms // '') eq 'default';
 	my $name = $f eq 'acquire' ? 'try_acquire' : $f;
 	return {f => $f, sql => "le_$name(" . join(', ', @sql) . ')', %arg};
@@ -176,7 +176,7 @@ sub waits_for
 # Somebody who will have to wait: the leader of a lock that is being changed.
 sub random_waiter
 {
-	my ($s) = @_;
+	my ($s, $f) = @_;
 	my @busy = grep { defined $model->blocker($s, $_, 'exclusive') } @locks;
 	return unless @busy;
 	# better still one that is held by somebody who waits for this session
@@ -187,9 +187,12 @@ sub random_waiter
 	my $entry = $model->{entry}{$lock};
 	my $term = pick(grep { $_ } $model->{committed}{$lock}, $entry && $entry->{term}) or return;
 	my $inst = instance_of($term) or return;
-	my $token = chance(25) ? $term->{token} : 'none';
-	my $f = pick('acquire', 'acquire', 'renew', 'renew', 'release', 'guard', 'guard');
-	$f = 'release' if grep { $_ eq $lock } @guarded;
+	my $token = (chance(25) ? $term->{token} : undef) // 'none';
+	if (!defined $f)
+	{
+		$f = pick('acquire', 'acquire', 'renew', 'renew', 'release', 'guard', 'guard');
+		$f = 'release' if grep { $_ eq $lock } @guarded;
+	}
 	return call('acquire', lock => $lock, inst => $inst, ms => 3_600_000) if $f eq 'acquire';
 	return call($f, lock => $lock, inst => $inst, token => $token);
 }
@@ -205,12 +208,13 @@ sub random_call
 	}
 	my $lock = random_lock($tame);
 	my $inst = random_instance($tame);
+	my $is_refused = $tame && !$model->{sessions}[$s]{set}{allow};
 	my $f = pick_weighted(
-		30 => 'acquire', 22 => 'renew', 18 => 'release', 12 => 'guard', 5 => 'is_leader', 5 => 'leader',
+		($is_refused ? 8 : 30) => 'acquire', 22 => 'renew', 18 => 'release', 12 => 'guard', 5 => 'is_leader', 5 => 'leader',
 		4 => 'token', 4 => 'sweep', 1 => 'instance', 1 => 'lock_id', 2 => 'noise', $tame ? 0.2 : 3, 'fail');
 
 	# whoever leads is called more often by its name
-	if (chance($f eq 'guard' && $tame ? 90 : 40) && defined $lock)
+	if (chance($f eq 'guard' && $tame || $f eq 'acquire' && $is_refused ? 90 : 40) && defined $lock)
 	{
 		my $row = $model->{committed}{$lock};
 		$inst = instance_of($row) // $inst if $row;
@@ -225,7 +229,7 @@ sub random_call
 		$inst = instance_of($term) // $inst if $term;
 	}
 	return call('acquire', lock => $lock, inst => $inst, ms => random_ms($may_be_short, $tame)) if $f eq 'acquire';
-	return call($f, lock => $lock, inst => $inst, token => random_token($lock)) if $f =~ /^(renew|release|guard|is_leader)$/;
+	return call($f, lock => $lock, inst => $inst, token => random_token($lock, $tame)) if $f =~ /^(renew|release|guard|is_leader)$/;
 	return call('leader', lock => $lock) if $f eq 'leader';
 	return call('token', lock => $lock, inst => $inst) if $f eq 'token';
 	return call('sweep', ms => pick(0, 0, 0, 86_400_000, $tame ? () : (86_400_001, -1, undef, $MAX, $MIN))) if $f eq 'sweep';
@@ -277,6 +281,11 @@ sub of_calls
 my $view_op = {
 	f => 'view',
 	sql => 'SELECT id, leader_id, token, lease_ms, renewals, state, leader_role, renewed_at IS NULL, remaining_ms, expires_at > created_at FROM leader_lease'
+};
+
+my $info_op = {
+	f => 'info',
+	sql => 'SELECT version, entries, epoch IS NOT NULL, timeline, grace_remaining_ms FROM le_info()'
 };
 
 sub single
@@ -339,7 +348,7 @@ sub random_calls
 	if ($how eq 'one') { return of_calls('select', random_call($s, 1)) }
 	if ($how eq 'do') { return random_do($s) }
 	if ($how eq 'view') { return single($view_op) }
-	if ($how eq 'info') { return single({f => 'info'}, 'SELECT version, entries, epoch IS NOT NULL, timeline FROM le_info()') }
+	if ($how eq 'info') { return single($info_op) }
 	if ($how eq 'parse' && !$session->{failed})
 	{
 		return single(@{pick(
@@ -349,7 +358,14 @@ sub random_calls
 					[{f => 'fail', error => '22P02'}, "SELECT le_try_acquire('one', 'a')"],
 					[{f => 'fail', error => '42883'}, "SELECT le_leader(1.5)"])});
 	}
-	return of_calls($how eq 'parse' ? 'select' : $how, map { random_calls_of_one($s, 0) } 1 .. 2 + int(rand(3)));
+	my @ops = map { random_calls_of_one($s, 0) } 1 .. 2 + int(rand(3));
+	if ($how eq 'pipeline' && chance(50))
+	{
+		# begins a term before the others, which may fail
+		my @vacant = grep { !$model->{committed}{$_} || !$model->{committed}{$_}{live} } @locks;
+		unshift @ops, call('acquire', lock => pick(@vacant), inst => random_instance(1), ms => 3_600_000) if @vacant;
+	}
+	return of_calls($how eq 'parse' ? 'select' : $how, @ops);
 }
 
 sub allow
@@ -528,6 +544,11 @@ sub wrong_answer
 	return 'no answer' unless $answer;
 	return 'another SQLSTATE' if ($outcome->{error} // '') ne ($answer->{sqlstate} // '');
 	return "transaction status should be $outcome->{status}" if $outcome->{status} ne $answer->{status};
+	if ($stmt->{kind} ne 'control')
+	{
+		my $warnings = grep { $_ eq '25P01' } @{$answer->{warnings}};
+		return "$warnings warnings of a guard without work" if $warnings != $outcome->{warns};
+	}
 	return 'another tag' if defined $outcome->{tag} && $outcome->{tag} ne $answer->{tag};
 
 	my @values = @{$outcome->{values}};
@@ -538,9 +559,9 @@ sub wrong_answer
 	}
 	if (@values == 1 && ref $values[0] && exists $values[0]{info})
 	{
-		my ($version, $entries, $epoch, $timeline) = @{$answer->{rows}[0]};
-		return "fewer than $values[0]{info} entries" if $entries < $values[0]{info};
-		return $epoch eq 't' && $timeline eq '1' && $version =~ /^\d+\.\d+$/ ? undef : 'odd information';
+		my ($version, $entries, $epoch, $timeline, $grace) = @{$answer->{rows}[0]};
+		return "not $values[0]{info} entries" if $entries != $values[0]{info};
+		return "$epoch $timeline $grace" eq 't 1 0' && $version =~ /^\d+\.\d+$/ ? undef : 'odd information';
 	}
 	my @got = $stmt->{kind} eq 'do' ? map { $_ eq '<NULL>' ? undef : $_ } @{$answer->{notices}} : map { @{$_} } @{$answer->{rows}};
 	return 'another number of values' if @got != @values;
@@ -826,6 +847,7 @@ sub check_all
 {
 	end_all();
 	execute($admin_index, single($view_op));
+	execute($admin_index, single($info_op));
 
 	my $held = $sessions[$admin_index]->must(
 		q{SELECT pid, classid, objid, objsubid, mode FROM pg_locks
@@ -947,6 +969,9 @@ sub generate
 {
 	my ($s) = @_;
 	my $session = $model->{sessions}[$s];
+	# a leader who asks in a block, and may find that somebody else leads
+	my $waiter = $session->{block} && !$session->{failed} && chance(5) ? random_waiter($s, 'acquire') : undef;
+	return (allow(1, 1), of_calls('select', $waiter)) if $waiter;
 	my $calls = $session->{failed} ? 8 : $session->{block} ? 62 : 55;
 	return random_control($s, $session) unless chance($calls);
 	return random_calls($s, $session);

@@ -26,6 +26,7 @@ $node->init;
 $node->append_conf('postgresql.conf', q{
 log_min_messages = debug1
 log_line_prefix = '%m [%p] %b: '
+log_lock_waits = off        # on by default in 19, and we make it wait
 max_connections = 20
 max_locks_per_transaction = 10
 leader_election.sweep_interval = 200ms

@@ -8,7 +8,9 @@
  * and writes down what it does, so that torture/check can judge afterwards.
  * A line of the log is one write(2), and it is written before what it tells
  * of is acted on: a killed process has not done anything that its log does
- * not know.  Times are microseconds of CLOCK_BOOTTIME.
+ * not know.  Times are microseconds of CLOCK_MONOTONIC_RAW, but for deadlines,
+ * which are of the client's own clock, CLOCK_BOOTTIME: the nemesis lets that
+ * run at a wrong rate, and knows how the two belong together.
  *
  *		P time name pid					the process begins
  *		S time call link what lock token lease_ms entry
@@ -71,8 +73,8 @@ typedef enum Kind
 typedef struct Call
 {
 	int64_t		number;
-	int64_t		sent;
-	int64_t		answered;
+	int64_t		sent;			/* by our own clock */
+	int64_t		answered;		/* as in the log */
 	Kind		kind;
 	char		text[256];
 } Call;
@@ -83,10 +85,10 @@ typedef struct Slot
 	int64_t		lock;
 	int			lease_ms;
 	bool		leads;
-	int64_t		deadline;
+	int64_t		deadline;		/* by our own clock */
 	int64_t		token;			/* of the last term, 0: not known */
 	bool		releasing;		/* the token's release must be answered */
-	int64_t		due;			/* next turn */
+	int64_t		due;			/* next turn, by the log's clock */
 	int			burst;			/* turns to come without much pause */
 	bool		late;			/* has let its deadline pass on purpose */
 	int64_t		dead[MAX_DEAD]; /* earlier tokens of ours */
@@ -105,12 +107,26 @@ static int64_t entry = 0;		/* of the ledger, that is written just now */
 static volatile sig_atomic_t ending = 0;
 
 static int64_t
-now(void)
+read_clock(clockid_t id)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_BOOTTIME, &ts);
+	clock_gettime(id, &ts);
 	return ts.tv_sec * INT64_C(1000000) + ts.tv_nsec / 1000;
+}
+
+/* The clock by which a client counts its lease */
+static int64_t
+own_clock(void)
+{
+	return read_clock(CLOCK_BOOTTIME);
+}
+
+/* The clock of the log, and by which we pace ourselves */
+static int64_t
+now(void)
+{
+	return read_clock(CLOCK_MONOTONIC_RAW);
 }
 
 /* A random number below n (splitmix64) */
@@ -168,7 +184,7 @@ stop(Slot *slot, const char *reason)
 static bool
 leads(Slot *slot)
 {
-	if (slot->leads && now() >= slot->deadline)
+	if (slot->leads && own_clock() >= slot->deadline)
 		stop(slot, "deadline");
 	return slot->leads;
 }
@@ -183,12 +199,19 @@ lead(Slot *slot, const Call *call)
 {
 	int64_t		deadline = call->sent + slot->lease_ms * MS;
 
-	if (now() >= deadline)
+	if (own_clock() >= deadline)
 		return;
 	note("B %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64,
 		 call->answered, slot->lock, slot->token, deadline);
 	slot->leads = true;
 	slot->deadline = deadline;
+}
+
+/* How long is it until then? */
+static int64_t
+until_deadline(const Slot *slot)
+{
+	return slot->deadline - own_clock();
 }
 
 /* Wait for a socket or for a time; deadlines are honoured meanwhile. */
@@ -200,17 +223,17 @@ wait_for(int fd, short events, int64_t until)
 	for (;;)
 	{
 		int64_t		t = now();
-		int64_t		next = until;
+		int64_t		next = until - t;
 		struct timespec ts;
 
 		for (int i = 0; i < n_slots; i++)
 		{
-			if (leads(&slots[i]) && slots[i].deadline < next)
-				next = slots[i].deadline;
+			if (leads(&slots[i]) && until_deadline(&slots[i]) < next)
+				next = until_deadline(&slots[i]);
 		}
 		if (t >= until || ending)
 			return false;
-		next = next > t ? next - t : 0;
+		next = next > 0 ? next : 0;
 		ts.tv_sec = next / 1000000;
 		ts.tv_nsec = next % 1000000 * 1000;
 		if (ppoll(&pollfd, fd < 0 ? 0 : 1, &ts, NULL) > 0)
@@ -277,10 +300,10 @@ send_call(Link *link, const Slot *slot, const char *what, int64_t token,
 		  const char *sql)
 {
 	static int64_t calls = 0;
-	Call		call = {.number = ++calls,.sent = now()};
+	Call		call = {.number = ++calls,.sent = own_clock()};
 
 	note("S %" PRId64 " %" PRId64 " %d %s %" PRId64 " %" PRId64 " %d %" PRId64,
-		 call.sent, call.number, link->number, what, slot->lock, token,
+		 now(), call.number, link->number, what, slot->lock, token,
 		 slot->lease_ms, entry);
 	PQsendQuery(link->pg, sql);
 	return call;
@@ -321,7 +344,7 @@ read_result(Call *call, PGresult *result)
 static void
 receive(Link *link, Call *call)
 {
-	int64_t		until = call->sent + ANSWER_LIMIT;
+	int64_t		until = now() + ANSWER_LIMIT;
 
 	call->kind = UNKNOWN;
 	strcpy(call->text, "LOST");
@@ -551,7 +574,8 @@ work_in_transaction(Slot *slot)
 		int64_t		token = slot->token;
 
 		if (dice < 8)
-			pause_until(slot->deadline + chance(slot->lease_ms * MS / 16));
+			pause_until(now() + until_deadline(slot) +
+						chance(slot->lease_ms * MS / 5));
 		else if (dice < 16)
 		{
 			stop(slot, "releases");
@@ -645,7 +669,8 @@ lead_on(Slot *slot)
 	else if (dice < 35)
 	{
 		/* come back at about the time when the server lets others in */
-		slot->due = slot->deadline + chance(slot->lease_ms * MS / 16);
+		slot->due = now() + until_deadline(slot) +
+			chance(slot->lease_ms * MS / 5);
 		slot->late = true;
 	}
 	else if (dice < 38)
