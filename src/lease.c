@@ -374,16 +374,18 @@ lease_begin_term(Relation rel, const LeCaller *caller, int64 lease_ms,
 static bool
 lease_lock_to_change(int64 lock_id)
 {
+	int			ms = LOOKERS_MS;
+
 	if (le_lock_take(LE_LOCK_LEASE, lock_id, ExclusiveLock, false))
 		return true;
 	if (!le_lock_take(LE_LOCK_LEASE, lock_id, ShareLock, false))
 		return false;
 	le_lock_drop(LE_LOCK_LEASE, lock_id, ShareLock);
 
-	if (LockTimeout > 0 && LockTimeout <= LOOKERS_MS)
-		return false;			/* that would be an error */
-	return le_lock_take_within(LE_LOCK_LEASE, lock_id, ExclusiveLock,
-							   LOOKERS_MS);
+	if (LockTimeout > 0)
+		ms = Min(ms, LockTimeout - 1);	/* beyond would be an error */
+	return ms > 0 &&
+		le_lock_take_within(LE_LOCK_LEASE, lock_id, ExclusiveLock, ms);
 }
 
 /*
