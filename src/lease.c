@@ -293,18 +293,18 @@ le_lease_renew(const LeCaller *caller)
  * ---------------------------------------------------------------------
  */
 
-/*
- * In a block that rolls back every contender would be told true in turn, and
- * one that stays open would keep the lock from everybody.  Refused whoever
- * leads, because a client that is told false today would find out on the day
- * on which it wins.
- */
 static bool
 may_begin_here(void)
 {
 	return le_allow_in_transaction || !le_in_transaction_block();
 }
 
+/*
+ * In a block that rolls back every contender would be told true in turn, and
+ * one that stays open would keep the lock from everybody.  Refused whoever
+ * leads, because a client that is told false today would find out on the day
+ * on which it wins.
+ */
 static void
 prevent_in_transaction_block(const LeCaller *caller)
 {
@@ -390,7 +390,7 @@ lease_lock_to_change(int64 lock_id)
 
 /*
  * What a caller does that nothing names as the live holder: take the lock
- * over if it is vacant, and never wait.
+ * over if it is vacant, and wait for no other transition.
  */
 static bool
 lease_challenge(Relation rel, const LeCaller *caller, int64 lease_ms,
