@@ -203,7 +203,7 @@ changes_finish(bool committed, SubTransactionId subid)
 	MemoryContext save_context = CurrentMemoryContext;
 	ResourceOwner save_owner = CurrentResourceOwner;
 	uint32		save_holdoff = InterruptHoldoffCount;
-	bool		confirmed = false;
+	volatile bool confirmed = false;
 
 	/* first, because it must not be left out for an error of the others */
 	if (committed && le_standby_must_confirm())
