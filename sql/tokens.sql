@@ -63,7 +63,8 @@ ALTER SEQUENCE le_token_seq RESTART;
 SELECT le_try_acquire(5, 'a', 600000);
 \echo :SQLSTATE
 SELECT le_leader(5) IS NULL AS vacant;
-SELECT pg_catalog.setval('public.le_token_seq', coalesce(max(token), 1)) = max(token) AS largest FROM public.leader_lease;
+SELECT pg_catalog.setval('public.le_token_seq', greatest((SELECT last_value FROM public.le_token_seq), (SELECT max(token) FROM public.leader_lease)))
+	   = max(token) AS largest FROM leader_lease;
 SELECT le_try_acquire(5, 'a', 600000);
 ALTER SEQUENCE le_lineage_seq RESTART;
 SELECT le_try_acquire(6, 'a', 600000);
@@ -74,10 +75,20 @@ SELECT le_try_acquire(6, 'a', 600000);
 
 -- one that would forget its value in a crash is found as well
 ALTER SEQUENCE le_token_seq SET UNLOGGED;
+SELECT last_value AS before FROM le_token_seq \gset
 SELECT le_try_acquire(7, 'a', 600000);
 \echo :SQLSTATE
-ALTER SEQUENCE le_token_seq SET LOGGED;
+ALTER SEQUENCE public.le_token_seq SET LOGGED;
 SELECT le_try_acquire(7, 'a', 600000);
+SELECT le_token(7, 'a') > :before AS grown;
+-- also ahead of the clock, and with no term left that has the last one
+SELECT setval('le_token_seq', 9000000000000000);
+SELECT le_try_acquire(11, 'a', 600000), le_release(11, 'a');
+ALTER SEQUENCE le_token_seq SET UNLOGGED;
+ALTER SEQUENCE public.le_token_seq SET LOGGED;
+SELECT pg_catalog.setval('public.le_token_seq', greatest((SELECT last_value FROM public.le_token_seq), (SELECT max(token) FROM public.leader_lease)));
+SELECT le_try_acquire(11, 'a', 600000);
+SELECT le_token(11, 'a');
 
 -- the last token there is: no other one, and surely not a smaller one
 SELECT setval('le_token_seq', 9223372036854775806);

@@ -21,6 +21,7 @@
 #include "utils/dsa.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -28,6 +29,9 @@
 
 /* how long who has found nothing to drop does not look again, microseconds */
 #define DROP_PAUSE INT64CONST(1000000)
+
+#define DROP_TABLES 64			/* of so many it is asked whether they are
+								 * gone */
 
 static dsa_area *area = NULL;
 static dshash_table *table = NULL;
@@ -163,7 +167,7 @@ store_find_or_insert(const LeKey *key, const LeEpoch *epoch)
 	{
 		TimestampTz now = le_clock_now(epoch);
 
-		if (now >= drop_at && le_store_drop_over(now) > 0)
+		if (now >= drop_at && le_store_drop_over(now) + le_store_drop_gone() > 0)
 			entry = store_try_insert(key);
 		else if (now >= drop_at)
 			drop_at = now + DROP_PAUSE;
@@ -430,6 +434,67 @@ le_store_drop_over(TimestampTz now)
 		{
 			dshash_delete_current(&status);
 			count++;
+		}
+	}
+	dshash_seq_term(&status);
+	return count;
+}
+
+/*
+ * Drop the entries of databases that are gone, and in this one of extensions
+ * that are: their terms are nobody's, and they would keep their places to the
+ * end of their leases.  Looks at catalogs, so not while we hold an entry, and
+ * only for so many tables at a time.  Returns how many were dropped.
+ */
+int64
+le_store_drop_gone(void)
+{
+	struct
+	{
+		Oid			database;
+		Oid			relation;
+		bool		gone;
+	}			tables[DROP_TABLES];
+	int			n_tables = 0;
+	dshash_seq_status status;
+	LeEntry    *entry;
+	int64		count = 0;
+
+	store_attach();
+	dshash_seq_init(&status, table, false);
+	while ((entry = dshash_seq_next(&status)) != NULL)
+	{
+		int			i = 0;
+
+		while (i < n_tables &&
+			   (tables[i].database != entry->key.database ||
+				tables[i].relation != entry->key.relation))
+			i++;
+		if (i < n_tables || n_tables == DROP_TABLES)
+			continue;
+		tables[n_tables].database = entry->key.database;
+		tables[n_tables++].relation = entry->key.relation;
+	}
+	dshash_seq_term(&status);
+
+	for (int i = 0; i < n_tables; i++)
+		tables[i].gone = tables[i].database == MyDatabaseId ?
+			!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(tables[i].relation)) :
+			!SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(tables[i].database));
+
+	dshash_seq_init(&status, table, true);
+	while ((entry = dshash_seq_next(&status)) != NULL)
+	{
+		for (int i = 0; i < n_tables; i++)
+		{
+			if (tables[i].gone &&
+				tables[i].database == entry->key.database &&
+				tables[i].relation == entry->key.relation)
+			{
+				dshash_delete_current(&status);
+				count++;
+				break;
+			}
 		}
 	}
 	dshash_seq_term(&status);

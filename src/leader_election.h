@@ -380,6 +380,7 @@ extern void le_store_forget(const LeKey *key, int64 token,
 							const LeReservation *before);
 extern void le_store_confirm(const LeKey *key, int64 token);
 extern int64 le_store_drop_over(TimestampTz now);
+extern int64 le_store_drop_gone(void);
 extern int64 le_store_count(void);
 extern struct dsa_area *le_store_area(void);
 

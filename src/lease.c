@@ -293,18 +293,18 @@ le_lease_renew(const LeCaller *caller)
  * ---------------------------------------------------------------------
  */
 
-/*
- * In a block that rolls back every contender would be told true in turn, and
- * one that stays open would keep the lock from everybody.  Refused whoever
- * leads, because a client that is told false today would find out on the day
- * on which it wins.
- */
 static bool
 may_begin_here(void)
 {
 	return le_allow_in_transaction || !le_in_transaction_block();
 }
 
+/*
+ * In a block that rolls back every contender would be told true in turn, and
+ * one that stays open would keep the lock from everybody.  Refused whoever
+ * leads, because a client that is told false today would find out on the day
+ * on which it wins.
+ */
 static void
 prevent_in_transaction_block(const LeCaller *caller)
 {
@@ -319,7 +319,7 @@ prevent_in_transaction_block(const LeCaller *caller)
 			 errmsg("le_try_acquire() cannot begin a term on lock " INT64_FORMAT " inside a transaction block",
 					caller->key.lock_id),
 			 GetCurrentTransactionNestLevel() > 1 ?
-			 errdetail("A savepoint, or a block with an EXCEPTION clause in PL/pgSQL, is a subtransaction.") :
+			 errdetail("A savepoint, which a driver or a framework may set by itself, or a block with an EXCEPTION clause in PL/pgSQL is a subtransaction.") :
 			 errdetail("If there is no BEGIN in your code, the driver or the framework has begun the transaction."),
 			 errhint("Call it alone, in autocommit mode, or set \"leader_election.allow_in_transaction\" and count on the answer only after COMMIT.")));
 }
@@ -390,7 +390,7 @@ lease_lock_to_change(int64 lock_id)
 
 /*
  * What a caller does that nothing names as the live holder: take the lock
- * over if it is vacant, and never wait.
+ * over if it is vacant, and wait for no other transition.
  */
 static bool
 lease_challenge(Relation rel, const LeCaller *caller, int64 lease_ms,

@@ -228,7 +228,7 @@ le_info(PG_FUNCTION_ARGS)
 	if (!le_table_indexes_are_plain(rel))
 		warn(&warnings, "le_lease has other indexes than its primary key");
 	if (!le_table_is_shielded(rel))
-		warn(&warnings, "le_lease has lost the triggers that keep it from being changed by hand or by replication");
+		warn(&warnings, "le_lease has lost the triggers that keep it from being changed by hand or by replication: ENABLE ALWAYS TRIGGER le_shield and le_shield_truncate");
 
 	values[COL_VERSION] = CStringGetTextDatum(LE_VERSION);
 	nulls[COL_EPOCH] = nulls[COL_EPOCH_START] = nulls[COL_TIMELINE] =

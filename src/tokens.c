@@ -27,7 +27,7 @@
 #define LINEAGE_SEQUENCE "le_lineage_seq"
 
 /* What the owner of a sequence says to mend it, for psprintf() */
-#define MEND_TOKEN "SELECT pg_catalog.setval('%s', coalesce(max(token), 1)) FROM %s;"
+#define MEND_TOKEN "SELECT pg_catalog.setval('%s', greatest((SELECT last_value FROM %s), (SELECT max(token) FROM %s)));"
 #define MEND_LINEAGE "SELECT pg_catalog.setval('%s', 1);"
 
 static char *
@@ -37,7 +37,7 @@ sequence_mend(Relation rel, const char *name)
 	char	   *sequence = quote_qualified_identifier(schema, name);
 
 	if (strcmp(name, TOKEN_SEQUENCE) == 0)
-		return psprintf(MEND_TOKEN, sequence,
+		return psprintf(MEND_TOKEN, sequence, sequence,
 						quote_qualified_identifier(schema, "leader_lease"));
 	return psprintf(MEND_LINEAGE, sequence);
 }
@@ -70,9 +70,8 @@ sequence_enter(Relation rel, const char *name,
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("sequence \"%s\" would lose its value in a crash", name),
-				 errhint("As its owner run: ALTER SEQUENCE %s SET LOGGED; %s",
-						 quote_qualified_identifier(le_printable(get_namespace_name(form->relnamespace)), name),
-						 sequence_mend(rel, name))));
+				 errhint("As its owner run: ALTER SEQUENCE %s SET LOGGED;",
+						 quote_qualified_identifier(le_printable(get_namespace_name(form->relnamespace)), name))));
 
 	GetUserIdAndSecContext(save_userid, save_sec_context);
 	SetUserIdAndSecContext(form->relowner,
@@ -157,9 +156,8 @@ le_token_draw(Relation rel, int64 lineage, int64 above)
 		ereport(ERROR,
 				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 				 errmsg("no token is left after " INT64_FORMAT, last),
-				 errhint("If sequence \"%s\" was set by hand, as its owner run: %s",
-						 TOKEN_SEQUENCE,
-						 sequence_mend(rel, TOKEN_SEQUENCE))));
+				 errhint("If sequence \"%s\" was set by hand, as its owner set it back to the largest token that was drawn.",
+						 TOKEN_SEQUENCE)));
 	token = Max(last + 1, GetCurrentTimestamp());
 	sequence_set(rel, TOKEN_SEQUENCE, token);
 	if (sequence_get(rel, LINEAGE_SEQUENCE) != lineage)

@@ -170,32 +170,24 @@ change_log(const LeChange *change)
 }
 
 /*
- * Terms have begun, and the commit has waited for the synchronous standby.  Was
+ * A term has begun, and the commit has waited for the synchronous standby.  Was
  * that cut short by a cancel?  Then nobody may be told that he leads, and the
  * warning that the server gives is not seen by every client: end the session
  * without an answer, as a termination in that wait does.  The client asks
  * again, and is told true when the standby has the term.
  */
 static void
-begun_confirm(void)
+begun_unconfirmed(void)
 {
-	bool		confirmed = le_standby_has(XactLastCommitEnd);
 	ListCell   *cell;
 
 	foreach(cell, changes)
 	{
-		LeChange   *change = lfirst(cell);
-
-		if (change->kind != LE_BEGUN)
+		if (((LeChange *) lfirst(cell))->kind != LE_BEGUN)
 			continue;
-		if (confirmed)
-			le_store_confirm(&change->key, change->token);
-		else
-		{
-			whereToSendOutput = DestNone;
-			ProcDiePending = true;
-			InterruptPending = true;
-		}
+		whereToSendOutput = DestNone;
+		ProcDiePending = true;
+		InterruptPending = true;
 	}
 }
 
@@ -211,6 +203,15 @@ changes_finish(bool committed, SubTransactionId subid)
 	MemoryContext save_context = CurrentMemoryContext;
 	ResourceOwner save_owner = CurrentResourceOwner;
 	uint32		save_holdoff = InterruptHoldoffCount;
+	volatile bool confirmed = false;
+
+	/* first, because it must not be left out for an error of the others */
+	if (committed && le_standby_must_confirm())
+	{
+		confirmed = le_standby_has(XactLastCommitEnd);
+		if (!confirmed)
+			begun_unconfirmed();
+	}
 
 	PG_TRY();
 	{
@@ -224,9 +225,9 @@ changes_finish(bool committed, SubTransactionId subid)
 				continue;
 			if (begun != committed)
 				le_store_forget(&change->key, change->token, &change->before);
+			else if (begun && confirmed)
+				le_store_confirm(&change->key, change->token);
 		}
-		if (committed && le_standby_must_confirm())
-			begun_confirm();
 		for (int i = 0; committed && le_log_terms && i < list_length(changes); i++)
 			change_log(list_nth(changes, i));
 	}

@@ -234,6 +234,32 @@ subtest 'memory comes back' => sub {
 	is($session->say("SELECT le_renew(2, 'a'), le_renew(1, 'a')"),
 		't|t', 'which takes nothing from those who lead');
 
+	# so does what belonged to an extension or a database that is gone
+	$node->safe_psql('postgres', 'CREATE DATABASE other');
+	foreach my $gone ([ 'other', 'DROP EXTENSION leader_election' ],
+		[ 'postgres', 'DROP DATABASE other' ])
+	{
+		$node->safe_psql('other', 'CREATE EXTENSION leader_election');
+		is( $node->safe_psql('other', qq{
+				SELECT count(*) FILTER (WHERE le_try_acquire(id, 'a', $long))
+				  FROM generate_series(1, 5000) AS id}),
+			'5000',
+			'terms in another database');
+		$node->safe_psql(@$gone);
+		# to ask whether a relation is gone one must be in its database
+		$node->safe_psql('other', q{
+			CREATE EXTENSION leader_election;
+			SELECT le_try_acquire(id, 'a', 600000)
+			  FROM generate_series(10000, 14999) AS id;
+			SELECT le_release(id, 'a') FROM generate_series(10000, 14999) AS id;
+			DROP EXTENSION leader_election;}) if $gone->[0] eq 'other';
+	}
+	is( $session->say(qq{
+			SELECT count(*) FILTER (WHERE le_try_acquire(id, 'a', $long) AND le_release(id, 'a'))
+			  FROM generate_series(20000, 24999) AS id}),
+		'5000',
+		'which are gone: there is room again');
+
 	# how full is it, and what is to be done?
 	is( $session->say(q{
 			SELECT count(*) FROM le_info() AS i, unnest(i.warnings) AS w
