@@ -10,7 +10,7 @@
  *
  * An entry is written only on behalf of a committed row, and dropped only
  * when it is over, or its term has ended and the transaction that ended it
- * holds the lock's heavyweight lock still.
+ * holds the lock's heavyweight lock still, or its table is gone.
  *
  *-------------------------------------------------------------------------
  */
@@ -21,7 +21,6 @@
 #include "utils/dsa.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -35,6 +34,12 @@
 
 static dsa_area *area = NULL;
 static dshash_table *table = NULL;
+
+static bool
+same_table(const LeKey *a, const LeKey *b)
+{
+	return a->database == b->database && a->relation == b->relation;
+}
 
 static dshash_hash
 store_hash(const void *key, size_t size, void *arg)
@@ -167,7 +172,7 @@ store_find_or_insert(const LeKey *key, const LeEpoch *epoch)
 	{
 		TimestampTz now = le_clock_now(epoch);
 
-		if (now >= drop_at && le_store_drop_over(now) + le_store_drop_gone() > 0)
+		if (now >= drop_at && le_store_drop_over(now) > 0)
 			entry = store_try_insert(key);
 		else if (now >= drop_at)
 			drop_at = now + DROP_PAUSE;
@@ -441,24 +446,15 @@ le_store_drop_over(TimestampTz now)
 }
 
 /*
- * Drop the entries of databases that are gone, and in this one of extensions
- * that are: their terms are nobody's, and they would keep their places to the
- * end of their leases.  Looks at catalogs, so not while we hold an entry, and
- * only for so many tables at a time.  Returns how many were dropped.
+ * Which tables have entries?  At most max of them, as keys without a lock's
+ * id.  Returns how many.
  */
-int64
-le_store_drop_gone(void)
+int
+le_store_tables(LeKey *keys, int max)
 {
-	struct
-	{
-		Oid			database;
-		Oid			relation;
-		bool		gone;
-	}			tables[DROP_TABLES];
-	int			n_tables = 0;
 	dshash_seq_status status;
 	LeEntry    *entry;
-	int64		count = 0;
+	int			count = 0;
 
 	store_attach();
 	dshash_seq_init(&status, table, false);
@@ -466,39 +462,33 @@ le_store_drop_gone(void)
 	{
 		int			i = 0;
 
-		while (i < n_tables &&
-			   (tables[i].database != entry->key.database ||
-				tables[i].relation != entry->key.relation))
+		while (i < count && !same_table(&keys[i], &entry->key))
 			i++;
-		if (i < n_tables || n_tables == DROP_TABLES)
-			continue;
-		tables[n_tables].database = entry->key.database;
-		tables[n_tables++].relation = entry->key.relation;
-	}
-	dshash_seq_term(&status);
-
-	for (int i = 0; i < n_tables; i++)
-		tables[i].gone = tables[i].database == MyDatabaseId ?
-			!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(tables[i].relation)) :
-			!SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(tables[i].database));
-
-	dshash_seq_init(&status, table, true);
-	while ((entry = dshash_seq_next(&status)) != NULL)
-	{
-		for (int i = 0; i < n_tables; i++)
+		if (i == count && count < max)
 		{
-			if (tables[i].gone &&
-				tables[i].database == entry->key.database &&
-				tables[i].relation == entry->key.relation)
-			{
-				dshash_delete_current(&status);
-				count++;
-				break;
-			}
+			keys[count] = entry->key;
+			keys[count++].lock_id = 0;
 		}
 	}
 	dshash_seq_term(&status);
 	return count;
+}
+
+/* Drop the entries of a table that is gone for good. */
+void
+le_store_drop_table(const LeKey *key)
+{
+	dshash_seq_status status;
+	LeEntry    *entry;
+
+	store_attach();
+	dshash_seq_init(&status, table, true);
+	while ((entry = dshash_seq_next(&status)) != NULL)
+	{
+		if (same_table(key, &entry->key))
+			dshash_delete_current(&status);
+	}
+	dshash_seq_term(&status);
 }
 
 /* How many entries are there, in all databases? */

@@ -380,7 +380,8 @@ extern void le_store_forget(const LeKey *key, int64 token,
 							const LeReservation *before);
 extern void le_store_confirm(const LeKey *key, int64 token);
 extern int64 le_store_drop_over(TimestampTz now);
-extern int64 le_store_drop_gone(void);
+extern int	le_store_tables(LeKey *keys, int max);
+extern void le_store_drop_table(const LeKey *key);
 extern int64 le_store_count(void);
 extern struct dsa_area *le_store_area(void);
 
@@ -397,6 +398,7 @@ extern int64 le_guard_set(LeCaller *caller);
 extern bool le_guard_is_set(const LeKey *key);
 
 /* sweep.c */
+extern void le_sweep_drop_gone(void);
 extern int	le_sweep_batch(void);
 extern int64 *le_sweep_list(Oid relid, int64 expired_for_ms, int limit,
 							int *count, int64 *rows);

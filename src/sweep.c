@@ -4,7 +4,8 @@
  *	  Sweeping: delete the rows of leases that are over.
  *
  * Whoever sweeps looks first and locks later, so each row that seemed to be
- * over is read again under its lock; a lock that is busy is left alone.
+ * over is read again under its lock; a lock that is busy is left alone.  And
+ * forget the heartbeats of tables that are gone.
  *
  *-------------------------------------------------------------------------
  */
@@ -12,8 +13,15 @@
 
 #include "access/table.h"
 #include "miscadmin.h"
+#include "utils/inval.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
+#include "compat.h"
 #include "leader_election.h"
+
+#define TABLES_MAX 64			/* of so many a sweep asks whether they are
+								 * gone */
 
 /*
  * How many rows are deleted in one transaction: each holds a heavyweight lock
@@ -101,4 +109,50 @@ le_sweep_delete(Oid relid, int64 expired_for_ms, const int64 *lock_ids,
 	}
 	table_close(rel, RowExclusiveLock);
 	return deleted;
+}
+
+/* Is this table, or its database, gone for good? */
+static bool
+table_is_gone(const LeKey *key)
+{
+	LOCKTAG		tag;
+	bool		gone;
+
+	if (key->database != MyDatabaseId)
+		return !SearchSysCacheExists1(DATABASEOID,
+									  ObjectIdGetDatum(key->database));
+
+	/* who is just creating it, or has not committed its drop, holds a lock */
+	SET_LOCKTAG_RELATION(tag, key->database, key->relation);
+	if (!compat_lock_try(&tag, AccessShareLock, false))
+		return false;
+	AcceptInvalidationMessages();
+	gone = !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(key->relation));
+	LockRelease(&tag, AccessShareLock, false);
+	return gone;
+}
+
+/*
+ * Drop the entries of databases that are gone, and in this one of extensions
+ * that are: they would keep their places to the end of their leases.
+ *
+ * Only in a transaction of the sweeper's own.  One that has dropped the
+ * extension itself sees it gone, and may roll back: then its leaders' heartbeats
+ * would be forgotten, and somebody else would lead as well.  For the same
+ * reason the catalogs are looked at anew after the entries have been read: a
+ * table that has heartbeats was committed before.
+ */
+void
+le_sweep_drop_gone(void)
+{
+	LeKey		tables[TABLES_MAX];
+	int			count = le_store_tables(tables, TABLES_MAX);
+
+	AcceptInvalidationMessages();
+	InvalidateCatalogSnapshot();
+	for (int i = 0; i < count; i++)
+	{
+		if (table_is_gone(&tables[i]))
+			le_store_drop_table(&tables[i]);
+	}
 }

@@ -146,7 +146,7 @@ sweep(Oid relid)
 
 	StartTransactionCommand();
 	le_schedule_forget_gone();
-	(void) le_store_drop_gone();
+	le_sweep_drop_gone();
 	CommitTransactionCommand();
 	pgstat_report_stat(true);
 }

@@ -234,31 +234,35 @@ subtest 'memory comes back' => sub {
 	is($session->say("SELECT le_renew(2, 'a'), le_renew(1, 'a')"),
 		't|t', 'which takes nothing from those who lead');
 
-	# so does what belonged to an extension or a database that is gone
+	# what belonged to an extension or a database that is gone goes with a sweep
+	$node->append_conf('postgresql.conf', 'leader_election.sweep_interval = 100ms');
+	$node->reload;
+	ok( $node->poll_query_until('postgres', q{
+			SELECT le_try_acquire(1, 'a', 600000) AND entries = 2 FROM le_info()}),
+		'a sweep drops what is over');
 	$node->safe_psql('postgres', 'CREATE DATABASE other');
-	foreach my $gone ([ 'other', 'DROP EXTENSION leader_election' ],
+	foreach my $gone (
+		[ 'other', 'DROP EXTENSION leader_election; CREATE EXTENSION leader_election' ],
 		[ 'postgres', 'DROP DATABASE other' ])
 	{
-		$node->safe_psql('other', 'CREATE EXTENSION leader_election');
+		my ($db, $drop) = @$gone;
+		$node->safe_psql('other',
+			'CREATE EXTENSION IF NOT EXISTS leader_election');
 		is( $node->safe_psql('other', qq{
 				SELECT count(*) FILTER (WHERE le_try_acquire(id, 'a', $long))
 				  FROM generate_series(1, 5000) AS id}),
 			'5000',
 			'terms in another database');
-		$node->safe_psql(@$gone);
-		# to ask whether a relation is gone one must be in its database
-		$node->safe_psql('other', q{
-			CREATE EXTENSION leader_election;
-			SELECT le_try_acquire(id, 'a', 600000)
-			  FROM generate_series(10000, 14999) AS id;
-			SELECT le_release(id, 'a') FROM generate_series(10000, 14999) AS id;
-			DROP EXTENSION leader_election;}) if $gone->[0] eq 'other';
+		$node->safe_psql($db, $drop);
+		# a sweep of that database, where there is a term in it
+		my $own = $db eq 'other' ? 1 : 0;
+		ok( $node->poll_query_until($db, qq{
+				SELECT le_try_acquire(1, 'a', $long)
+					   AND entries = 2 + $own FROM le_info()}),
+			"$drop: the memory comes back");
 	}
-	is( $session->say(qq{
-			SELECT count(*) FILTER (WHERE le_try_acquire(id, 'a', $long) AND le_release(id, 'a'))
-			  FROM generate_series(20000, 24999) AS id}),
-		'5000',
-		'which are gone: there is room again');
+	$node->append_conf('postgresql.conf', 'leader_election.sweep_interval = 1h');
+	$node->reload;
 
 	# how full is it, and what is to be done?
 	is( $session->say(q{
@@ -287,6 +291,22 @@ subtest 'memory comes back' => sub {
 		 WHERE NOT le_try_acquire(id, 'a', $long)});
 	like($err, qr/HINT:  Increase "leader_election.memory_limit", which is 2048 kB now/,
 		'and the error names the setting');
+
+	# Who looks for room in a transaction that has dropped the extension sees it
+	# gone, and it is not: after a rollback its leaders must have their heartbeats.
+	my $renewals = $session->say("SELECT renewals FROM leader_lease WHERE id = 2");
+	my $another = Session->new($node->connstr('postgres'));
+	is( $another->say(qq{
+			SET leader_election.allow_in_transaction = on;
+			BEGIN;
+			DROP EXTENSION leader_election;
+			CREATE EXTENSION leader_election;
+			SELECT FROM generate_series(1, 1000) AS id WHERE NOT le_try_acquire(id, 'x', $long);
+			ROLLBACK;
+			SELECT renewals >= $renewals FROM leader_lease WHERE id = 2}),
+		"ERROR:  53200\nt",
+		'the heartbeats of an extension whose DROP is rolled back stay');
+	$another->quit;
 	$session->quit;
 };
 
