@@ -5,21 +5,26 @@ OBJS = \
 	src/leader_election.o \
 	src/functions.o \
 	src/monitor.o \
-	src/rules.o \
+	src/fence.o \
+	src/worker.o \
+	src/args.o \
+	src/guard.o \
+	src/sweep.o \
 	src/lease.o \
-	src/standby.o \
 	src/transition.o \
-	src/locks.o \
+	src/changes.o \
+	src/launch.o \
+	src/schedule.o \
+	src/look.o \
 	src/lease_table.o \
 	src/tokens.o \
-	src/heartbeat.o \
+	src/entry.o \
+	src/store.o \
+	src/standby.o \
+	src/locks.o \
 	src/epoch.o \
-	src/guard.o \
-	src/fence.o \
-	src/sweep.o \
-	src/schedule.o \
-	src/launch.o \
-	src/worker.o
+	src/rules.o \
+	src/messages.o
 PGFILEDESC = "leader_election - leases, heartbeats in shared memory, fencing tokens"
 
 EXTENSION = leader_election
@@ -47,6 +52,11 @@ PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
 $(OBJS) $(OBJS:.o=.bc): src/leader_election.h src/compat.h
+
+# Each file uses only files further down in the map of the header.
+.PHONY: arrows
+arrows: $(OBJS)
+	scripts/arrows $(OBJS)
 
 # pgindent's options; the command is in Debian's package pg-bsd-indent
 .PHONY: indent

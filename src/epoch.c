@@ -7,6 +7,8 @@
  * call of any function that finds recovery over, and never changes after.
  * That is why a backend may keep its own copy.
  *
+ * Floor: ground.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

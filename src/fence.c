@@ -7,6 +7,8 @@
  * pg_dump, \d and DROP TRIGGER know it.  It fires after the statement and not
  * before, because le_guard() may be called in that same statement.
  *
+ * Floor: functions.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -18,6 +18,8 @@
  *
  * docs/fencing.md argues why this is enough.
  *
+ * Floor: protocol.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -32,13 +34,18 @@
 #include "leader_election.h"
 
 /* What the current transaction, with all its subtransactions, depends on */
-static List *guards = NIL;		/* of LeCaller, with the term's token, in
-								 * TopTransactionContext */
+typedef struct LeGuard
+{
+	LeTerm		term;
+	char		instance[LE_INSTANCE_MAX + 1];
+} LeGuard;
+
+static List *guards = NIL;		/* of LeGuard, in TopTransactionContext */
 static int64 unanswered = 0;	/* calls of le_guard() that have not returned:
 								 * they have failed, but for one that runs */
-static LeCaller failed;			/* the earliest of them; instance is NULL or
-								 * failed_instance */
-static char failed_instance[LE_INSTANCE_MAX + 1];
+static LeGuard failed;			/* the earliest of them; if it came to nothing
+								 * before its arguments were known, without a
+								 * name */
 static bool alone = true;		/* all guards are those of a SELECT that is a
 								 * transaction by itself */
 
@@ -56,33 +63,34 @@ hint_lost(void)
  * instance may lead again, but its term is over.
  */
 static void
-guard_lost(const LeCaller *caller, bool once_led, const LeRow *leader)
+guard_lost(const LeTerm *term, const char *instance, bool once_led,
+		   const LeHolder *leader)
 {
-	const char *instance = le_printable(caller->instance);
-	int64		lock_id = caller->key.lock_id;
+	const char *shown = le_printable(instance);
+	int64		lock_id = term->key.lock_id;
 	bool		leads_again = (leader != NULL &&
-							   strcmp(leader->leader_id, caller->instance) == 0);
+							   strcmp(leader->instance, instance) == 0);
 
 	ereport(ERROR,
 			(errcode(ERRCODE_LE_LEADERSHIP_LOST),
 			 once_led ?
 			 (leads_again ?
 			  errmsg("the guarded term of instance \"%s\" on lock " INT64_FORMAT " is over",
-					 instance, lock_id) :
+					 shown, lock_id) :
 			  errmsg("instance \"%s\" no longer leads lock " INT64_FORMAT,
-					 instance, lock_id)) :
-			 caller->any_token ?
+					 shown, lock_id)) :
+			 term->token == LE_TOKEN_ANY ?
 			 errmsg("instance \"%s\" does not lead lock " INT64_FORMAT,
-					instance, lock_id) :
+					shown, lock_id) :
 			 errmsg("term " INT64_FORMAT " of instance \"%s\" on lock " INT64_FORMAT " is over",
-					caller->token, instance, lock_id),
+					term->token, shown, lock_id),
 			 leader == NULL ?
 			 errdetail("Nobody leads it now.") :
 			 leads_again ?
 			 errdetail("The instance leads it now in term " INT64_FORMAT ", not in term " INT64_FORMAT ".",
-					   leader->token, caller->token) :
+					   leader->token, term->token) :
 			 errdetail("Instance \"%s\" leads it now.",
-					   le_printable(leader->leader_id)),
+					   le_printable(leader->instance)),
 			 hint_lost()));
 }
 
@@ -96,36 +104,42 @@ guard_lost(const LeCaller *caller, bool once_led, const LeRow *leader)
  * table has been locked by guard_check_all().
  */
 static void
-guard_look(const LeCaller *guard, LeState *state)
+guard_look(const LeGuard *guard, LeState *state)
 {
 	const LeEpoch *epoch = le_epoch_current();
-	Relation	rel = le_table_open_lease(guard->key.relation, NoLock);
+	const LeTerm *term = &guard->term;
+	Relation	rel = le_table_try_open(term->key.relation, NoLock);
+	LeHolder	leader;
+	bool		live;
 
 	if (rel == NULL)
-		guard_lost(guard, true, NULL);
-	le_lease_look_hard(rel, &guard->key, epoch, state);
-	if (!le_rule_leads(guard, state, epoch))
-		guard_lost(guard, true, le_rule_live(state, epoch) ? &state->row : NULL);
+		guard_lost(term, guard->instance, true, NULL);
+	le_look_hard(rel, &term->key, epoch, state);
+	live = le_rule_live(state, epoch);
+	if (live)
+		le_rule_holder(state, &leader);
+	if (!live || leader.token != term->token)
+		guard_lost(term, guard->instance, true, live ? &leader : NULL);
 	table_close(rel, NoLock);
 }
 
 /* Lock all in share mode, or none: then returns the first that is busy. */
-static LeCaller *
+static LeGuard *
 guard_lock(List *list)
 {
 	ListCell   *cell;
 
 	foreach(cell, list)
 	{
-		LeCaller   *guard = lfirst(cell);
+		LeGuard    *guard = lfirst(cell);
 
-		if (le_lock_take(LE_LOCK_LEASE, guard->key.lock_id, ShareLock, false))
+		if (le_lock_take(LE_LOCK_LEASE, guard->term.key.lock_id, ShareLock, false))
 			continue;
 		for (int i = 0; i < foreach_current_index(cell); i++)
 		{
-			LeCaller   *locked = list_nth(list, i);
+			LeGuard    *locked = list_nth(list, i);
 
-			le_lock_drop(LE_LOCK_LEASE, locked->key.lock_id, ShareLock);
+			le_lock_drop(LE_LOCK_LEASE, locked->term.key.lock_id, ShareLock);
 		}
 		return guard;
 	}
@@ -152,10 +166,10 @@ guard_check_refused(void)
 
 	ereport(ERROR,
 			(errcode(ERRCODE_LE_LEADERSHIP_LOST),
-			 failed.instance == NULL ?
+			 failed.instance[0] == '\0' ?
 			 errmsg("cannot commit a transaction in which le_guard() has failed") :
 			 errmsg("cannot commit a transaction in which le_guard() has failed for instance \"%s\" on lock " INT64_FORMAT,
-					le_printable(failed.instance), failed.key.lock_id),
+					le_printable(failed.instance), failed.term.key.lock_id),
 			 errdetail("Its error was caught or rolled back to a savepoint, but the transaction has written something."),
 			 hint_lost()));
 }
@@ -184,8 +198,8 @@ static void
 guard_check_all(void)
 {
 	List	   *unchecked = NIL;
-	LeCaller   *busy;
-	LeCaller   *waited = NULL;	/* for this one, whose lock we got: keep it
+	LeGuard    *busy;
+	LeGuard    *waited = NULL;	/* for this one, whose lock we got: keep it
 								 * until the others are tried, or who came
 								 * after us would be before us */
 	LeState		state;
@@ -198,15 +212,15 @@ guard_check_all(void)
 
 	foreach(cell, guards)
 	{
-		LeCaller   *guard = lfirst(cell);
+		LeGuard    *guard = lfirst(cell);
 
 		/* who has ended the term itself holds the lock exclusively since */
-		if (le_transition_released(&guard->key, guard->token))
+		if (le_change_released(&guard->term))
 			continue;
 		unchecked = lappend(unchecked, guard);
 
 		/* whoever locks the table is waited for while we hold nothing else */
-		LockRelationOid(guard->key.relation, AccessShareLock);
+		LockRelationOid(guard->term.key.relation, AccessShareLock);
 	}
 
 	while ((busy = guard_lock(unchecked)) != NULL)
@@ -214,13 +228,13 @@ guard_check_all(void)
 		TimestampTz rest = DT_NOEND;
 
 		if (waited != NULL)
-			le_lock_drop(LE_LOCK_LEASE, waited->key.lock_id, ShareLock);
+			le_lock_drop(LE_LOCK_LEASE, waited->term.key.lock_id, ShareLock);
 		foreach(cell, unchecked)
 		{
 			guard_look(lfirst(cell), &state);
 			rest = Min(rest, le_rule_end(&state, le_epoch_current()) - state.now);
 		}
-		waited = le_lock_take_within(LE_LOCK_LEASE, busy->key.lock_id,
+		waited = le_lock_take_within(LE_LOCK_LEASE, busy->term.key.lock_id,
 									 ShareLock, rest / 1000 + 1) ? busy : NULL;
 	}
 
@@ -293,12 +307,6 @@ le_guard_at_end(XactEvent event)
  * ---------------------------------------------------------------------
  */
 
-static bool
-same_key(const LeKey *a, const LeKey *b)
-{
-	return memcmp(a, b, sizeof(LeKey)) == 0;
-}
-
 /*
  * le_guard() has been called, and whatever becomes of it, the transaction
  * depends on a guard now.  Called before anything can fail.
@@ -307,7 +315,7 @@ void
 le_guard_ask(void)
 {
 	if (unanswered++ == 0)
-		failed.instance = NULL;
+		failed.instance[0] = '\0';
 	if (!registered)
 		RegisterXactCallback(guard_callback, NULL);
 	registered = true;
@@ -325,12 +333,12 @@ guard_stands_alone(void)
 		!le_in_transaction_block();
 }
 
-/* Let the current transaction commit only in this term of the caller. */
+/* Let the current transaction commit only in this term of the instance. */
 static void
-guard_add(const LeCaller *caller)
+guard_add(const LeTerm *term, const char *instance)
 {
 	MemoryContext old_context;
-	LeCaller   *guard;
+	LeGuard    *guard;
 	ListCell   *cell;
 
 	if (committing)
@@ -341,16 +349,14 @@ guard_add(const LeCaller *caller)
 	alone = alone && guard_stands_alone();
 	foreach(cell, guards)
 	{
-		guard = lfirst(cell);
-		if (same_key(&guard->key, &caller->key) &&
-			guard->token == caller->token)
+		if (le_same_term(&((LeGuard *) lfirst(cell))->term, term))
 			return;
 	}
 
 	old_context = MemoryContextSwitchTo(TopTransactionContext);
-	guard = palloc(sizeof(LeCaller));
-	*guard = *caller;
-	guard->instance = pstrdup(caller->instance);
+	guard = palloc0(sizeof(LeGuard));
+	guard->term = *term;
+	strlcpy(guard->instance, instance, sizeof(guard->instance));
 	guards = lappend(guards, guard);
 	MemoryContextSwitchTo(old_context);
 }
@@ -360,28 +366,27 @@ guard_add(const LeCaller *caller)
  * token of the caller's term.
  */
 int64
-le_guard_set(LeCaller *caller)
+le_guard_set(const LeCaller *caller)
 {
-	LeState		state;
+	LeTerm		term = {.key = caller->key,.token = caller->token};
+	LeHolder	leader;
 	bool		live;
 
 	if (unanswered == 1)
 	{
-		failed = *caller;
-		strlcpy(failed_instance, caller->instance, sizeof(failed_instance));
-		failed.instance = failed_instance;
+		failed.term = term;
+		strlcpy(failed.instance, caller->instance, sizeof(failed.instance));
 	}
 
-	live = le_lease_read(caller, &state);
-	if (!live || !le_rule_names(caller, state.row.leader_id, state.row.token))
-		guard_lost(caller, false, live ? &state.row : NULL);
-	le_lease_judge_role(caller, state.row.leader_role);
+	live = le_lease_read(&caller->key, &leader);
+	if (!live || !le_rule_names(caller, leader.instance, leader.token))
+		guard_lost(&term, caller->instance, false, live ? &leader : NULL);
+	le_lease_judge_role(caller, leader.role);
 
-	caller->any_token = false;
-	caller->token = state.row.token;
-	guard_add(caller);
+	term.token = leader.token;
+	guard_add(&term, caller->instance);
 	unanswered--;
-	return caller->token;
+	return term.token;
 }
 
 /* Is the current transaction guarded for this lock? */
@@ -392,7 +397,7 @@ le_guard_is_set(const LeKey *key)
 
 	foreach(cell, guards)
 	{
-		if (same_key(&((LeCaller *) lfirst(cell))->key, key))
+		if (le_same_key(&((LeGuard *) lfirst(cell))->term.key, key))
 			return true;
 	}
 	return false;

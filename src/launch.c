@@ -6,6 +6,8 @@
  * Whatever call finds that its database's sweep is due starts it.  The call
  * has other things to do: nothing here may fail or wait because of the sweeper.
  *
+ * Floor: state.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -6,6 +6,8 @@
  * Nothing here needs shared_preload_libraries; preloading only takes the
  * shared struct's place ahead of time.
  *
+ * Floor: roof.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -23,15 +25,6 @@
 LE_MODULE_MAGIC;
 
 extern PGDLLEXPORT void _PG_init(void);
-
-/* settings */
-bool		le_allow_in_transaction = false;
-bool		le_log_terms = false;
-int			le_promotion_grace = 10000;
-int			le_memory_limit = 65536;
-bool		le_sweeper = true;
-int			le_sweep_interval = 60000;
-int			le_sweep_jitter = 2000;
 
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
@@ -51,7 +44,7 @@ static void
 transaction_callback(XactEvent event, void *arg)
 {
 	le_guard_at_end(event);
-	le_transition_at_end(event);
+	le_change_at_end(event);
 }
 
 /* A setting of the sweeper has changed: look at once when it is due. */
@@ -138,7 +131,7 @@ _PG_init(void)
 	MarkGUCPrefixReserved("leader_election");
 
 	RegisterXactCallback(transaction_callback, NULL);
-	le_transition_init();
+	le_change_init();
 
 	if (process_shared_preload_libraries_in_progress)
 	{

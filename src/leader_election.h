@@ -9,24 +9,40 @@
  * entries harmless, because in a new epoch each lease counts as renewed at
  * the epoch's start.
  *
+ * THE MAP, from the roof to the ground.  Whoever is called stands below: each
+ * file uses only files further down ("make arrows" looks whether that is so).
+ *
+ * roof
  *	leader_election.c	load, settings, the order of what happens at commit
- *	functions.c			the SQL functions that elect: check arguments, call
+ * functions: what the server calls
+ *	functions.c			the SQL functions that elect
  *	monitor.c			the SQL functions that show: the view's rows, le_info()
- *	rules.c				the rules: row, entry, now and epoch in, a verdict out
- *	lease.c				the protocol: the order of locks, clock, entry and row
- *	standby.c			a term that a synchronous standby lacks is not believed
- *	transition.c		what this transaction has begun and ended
- *	locks.c				our heavyweight locks
+ *	fence.c				le_fence: tables that are written under a guard only
+ *	worker.c			the sweeper's life
+ *	args.c				the arguments that SQL functions have in common
+ * protocol: what is decided, and in which order locks, clock, entry and row
+ * are taken and read
+ *	guard.c				le_guard: a deposed leader cannot commit
+ *	sweep.c				deleting the rows of leases that are over
+ *	lease.c				becoming, staying and ceasing to be the leader
+ * transitions: how it is carried out
+ *	transition.c		the only file that changes who leads
+ *	changes.c			what this transaction has begun and ended
+ * state: what is known
+ *	launch.c			starting the sweeper
+ *	schedule.c			when a database's sweep is due, and who sweeps now
+ *	look.c				one look at a lock
  *	lease_table.c		the only file that touches rows
  *	tokens.c			the only file that touches the sequences
- *	heartbeat.c			the only file that touches entries
+ *	entry.c				what happens to an entry: heartbeats, marks
+ *	store.c				where the entries are
+ *	standby.c			what a synchronous standby has
+ * ground
+ *	locks.c				our heavyweight locks
  *	epoch.c				shared memory, the epoch, the lease clock
- *	guard.c				le_guard: a deposed leader cannot commit
- *	fence.c				le_fence: tables that are written under a guard only
- *	sweep.c				deleting the rows of leases that are over
- *	schedule.c			when a database's sweep is due, and who sweeps now
- *	launch.c			starting the sweeper
- *	worker.c			the sweeper's life
+ *	rules.c				row, entry, now and epoch in, a verdict out
+ *	messages.c			what messages show
+ *	test_pause.c		points where a test can hold a session
  *	compat.h			differences between server versions
  *
  * THE LOCKS
@@ -91,15 +107,29 @@ typedef struct LeKey
 	int64		lock_id;
 } LeKey;
 
+/* A term: its token is never another's on that lock */
+typedef struct LeTerm
+{
+	LeKey		key;
+	int64		token;
+} LeTerm;
+
 /* Who calls, about which lock */
 typedef struct LeCaller
 {
 	LeKey		key;
 	Oid			role;
 	const char *instance;		/* NULL: one who only asks about the lock */
-	bool		any_token;		/* any term of the instance will do ... */
-	int64		token;			/* ... or only this one */
+	int64		token;			/* LE_TOKEN_ANY, or only this term will do */
 } LeCaller;
+
+/* Who leads */
+typedef struct LeHolder
+{
+	int64		token;
+	Oid			role;
+	char		instance[LE_INSTANCE_MAX + 1];
+} LeHolder;
 
 /* One writable life of the server, and the anchors of its lease clock */
 typedef struct LeEpoch
@@ -268,31 +298,30 @@ typedef enum LeChangeKind
 	LE_EXPIRED					/* noticed by a successor or a sweep */
 } LeChangeKind;
 
-/* leader_election.c */
-extern bool le_allow_in_transaction;
-extern bool le_log_terms;
-extern int	le_promotion_grace;
-extern int	le_memory_limit;
-extern bool le_sweeper;
-extern int	le_sweep_interval;
-extern int	le_sweep_jitter;
+/* ---------------------------------------------------------------------
+ * ground
+ * ---------------------------------------------------------------------
+ */
 
-/* transition.c */
-extern bool le_in_transaction_block(void);
-extern LeReservation *le_transition_begins(const LeKey *key, const LeRow *row);
-extern void le_transition_ends(const LeKey *key, const LeRow *row,
-							   LeChangeKind how);
-extern bool le_transition_released(const LeKey *key, int64 token);
-extern void le_transition_at_end(XactEvent event);
-extern void le_transition_init(void);
+static inline bool
+le_same_key(const LeKey *a, const LeKey *b)
+{
+	return a->database == b->database && a->relation == b->relation &&
+		a->lock_id == b->lock_id;
+}
 
-/* epoch.c */
-extern LeShared *le_shared_attach(void);
-extern void le_shared_reset(void);
-extern const LeEpoch *le_epoch_current(void);
-extern TimestampTz le_clock_now(const LeEpoch *epoch);
+static inline bool
+le_same_term(const LeTerm *a, const LeTerm *b)
+{
+	return a->token == b->token && le_same_key(&a->key, &b->key);
+}
+
+/* messages.c */
+extern char *le_printable(const char *string);
 
 /* rules.c */
+extern int	le_promotion_grace;
+
 extern int64 le_rule_length(int64 lease_ms);
 extern TimestampTz le_rule_end(const LeState *state, const LeEpoch *epoch);
 extern bool le_rule_live(const LeState *state, const LeEpoch *epoch);
@@ -302,6 +331,7 @@ extern TimestampTz le_rule_vacant_from(const LeState *state,
 extern LePhase le_rule_phase(const LeState *state, const LeEpoch *epoch);
 extern bool le_rule_over(const LeState *state, int64 expired_for_ms,
 						 const LeEpoch *epoch);
+extern void le_rule_holder(const LeState *state, LeHolder *holder);
 extern bool le_rule_names(const LeCaller *caller, const char *leader_id,
 						  int64 token);
 extern bool le_rule_leads(const LeCaller *caller, const LeState *state,
@@ -316,6 +346,12 @@ le_entry_usable(const LeEntry *entry, TimestampTz now)
 	return entry->token != 0 && !entry->recheck && now < entry->expires_at;
 }
 
+/* epoch.c */
+extern LeShared *le_shared_attach(void);
+extern void le_shared_reset(void);
+extern const LeEpoch *le_epoch_current(void);
+extern TimestampTz le_clock_now(const LeEpoch *epoch);
+
 /* locks.c */
 extern void le_lock_tag(LOCKTAG *tag, LeLockClass class, int64 id);
 extern bool le_lock_take(LeLockClass class, int64 id, LOCKMODE mode,
@@ -326,31 +362,55 @@ extern void le_lock_drop(LeLockClass class, int64 id, LOCKMODE mode);
 extern bool le_lock_held(LeLockClass class, int64 id, LOCKMODE mode);
 extern void le_lock_table(Oid relid);
 
-/* lease.c */
-extern void le_lease_look(Relation rel, const LeKey *key, const LeEpoch *epoch,
-						  LeState *state);
-extern void le_lease_look_hard(Relation rel, const LeKey *key,
-							   const LeEpoch *epoch, LeState *state);
-extern void le_lease_judge_role(const LeCaller *caller, Oid leader_role);
-extern bool le_lease_acquire(const LeCaller *caller, int64 lease_ms);
-extern bool le_lease_renew(const LeCaller *caller);
-extern bool le_lease_release(const LeCaller *caller);
-extern bool le_lease_read(const LeCaller *caller, LeState *state);
-extern bool le_lease_inspect(Relation rel, int64 lock_id, const LeEpoch *epoch,
-							 LeState *state);
-extern bool le_lease_is_held(const LeCaller *caller);
-extern Relation le_lease_table_open(Oid relid, LOCKMODE mode);
-extern void le_lease_check_begun(const LeKey *key, int64 token);
+/* ---------------------------------------------------------------------
+ * state
+ * ---------------------------------------------------------------------
+ */
 
 /* standby.c */
 extern bool le_standby_must_confirm(void);
 extern bool le_standby_has(XLogRecPtr lsn);
 extern void le_standby_wait(void);
 
+/* store.c */
+extern int	le_memory_limit;
+
+extern LeEntry *le_store_find(const LeKey *key);
+extern LeEntry *le_store_find_to_look(const LeKey *key);
+extern LeEntry *le_store_find_or_insert(const LeKey *key,
+										const LeEpoch *epoch);
+extern void le_store_unlock(LeEntry *entry);
+extern void le_store_delete(LeEntry *entry);
+extern int64 le_store_drop_over(TimestampTz now);
+extern int	le_store_tables(LeKey *keys, int max);
+extern void le_store_drop_table(const LeKey *key);
+extern int64 le_store_count(void);
+extern struct dsa_area *le_store_area(void);
+
+/* entry.c */
+extern void le_entry_copy(const LeKey *key, LeEntry *copy);
+extern LeBeat le_entry_beat(const LeCaller *caller, int64 lease_ms,
+							Oid judged_role, const LeEpoch *epoch,
+							LeEntry *seen, TimestampTz *now);
+extern bool le_entry_beat_row(const LeCaller *caller, const LeRow *row,
+							  const LeEpoch *epoch);
+extern void le_entry_reserve(const LeKey *key,
+							 const LeReservation *reservation,
+							 LeReservation *before, const LeEpoch *epoch);
+extern void le_entry_mark(const LeKey *key, LeEntry *copy);
+extern void le_entry_forget(const LeTerm *term, const LeReservation *before);
+extern void le_entry_confirm(const LeTerm *term);
+
+/* tokens.c */
+extern int64 le_token_known_lineage(Relation rel);
+extern int64 le_token_draw(Relation rel, int64 lineage, int64 above);
+
 /* lease_table.c */
 extern Oid	le_table_of_function(Oid funcid);
-extern Relation le_table_open_lease(Oid relid, LOCKMODE mode);
+extern Relation le_table_open(Oid relid, LOCKMODE mode);
+extern Relation le_table_try_open(Oid relid, LOCKMODE mode);
 extern bool le_table_indexes_are_plain(Relation rel);
+extern bool le_table_is_shielded(Relation rel);
 extern bool le_table_read(Relation rel, int64 lock_id, LeRow *row);
 extern void le_table_scan_begin(Relation rel, LeTableScan *scan);
 extern bool le_table_scan_next(LeTableScan *scan, LeRow *row);
@@ -359,53 +419,17 @@ extern int64 *le_table_list(Relation rel, int *count);
 extern void le_table_insert(Relation rel, const LeRow *row);
 extern void le_table_update(Relation rel, const LeRow *row);
 extern void le_table_delete(Relation rel, const LeRow *row);
-extern bool le_table_is_shielded(Relation rel);
 
-/* tokens.c */
-extern int64 le_token_known_lineage(Relation rel);
-extern int64 le_token_draw(Relation rel, int64 lineage, int64 above);
-
-/* heartbeat.c */
-extern bool le_store_copy(const LeKey *key, LeEntry *copy);
-extern LeBeat le_store_beat(const LeCaller *caller, int64 lease_ms,
-							Oid judged_role, const LeEpoch *epoch,
-							LeEntry *seen, TimestampTz *now);
-extern bool le_store_beat_row(const LeCaller *caller, const LeRow *row,
-							  const LeEpoch *epoch);
-extern void le_store_reserve(const LeKey *key,
-							 const LeReservation *reservation,
-							 LeReservation *before, const LeEpoch *epoch);
-extern void le_store_mark(const LeKey *key, LeEntry *copy);
-extern void le_store_forget(const LeKey *key, int64 token,
-							const LeReservation *before);
-extern void le_store_confirm(const LeKey *key, int64 token);
-extern int64 le_store_drop_over(TimestampTz now);
-extern int	le_store_tables(LeKey *keys, int max);
-extern void le_store_drop_table(const LeKey *key);
-extern int64 le_store_count(void);
-extern struct dsa_area *le_store_area(void);
-
-/* functions.c */
-extern void le_check_primary(const char *function);
-extern void le_arg_check_null(FunctionCallInfo fcinfo, int n,
-							  const char *name);
-extern char *le_printable(const char *string);
-
-/* guard.c */
-extern void le_guard_at_end(XactEvent event);
-extern void le_guard_ask(void);
-extern int64 le_guard_set(LeCaller *caller);
-extern bool le_guard_is_set(const LeKey *key);
-
-/* sweep.c */
-extern void le_sweep_drop_gone(void);
-extern int	le_sweep_batch(void);
-extern int64 *le_sweep_list(Oid relid, int64 expired_for_ms, int limit,
-							int *count, int64 *rows);
-extern int	le_sweep_delete(Oid relid, int64 expired_for_ms,
-							const int64 *lock_ids, int count);
+/* look.c */
+extern void le_look(Relation rel, const LeKey *key, const LeEpoch *epoch,
+					LeState *state);
+extern void le_look_hard(Relation rel, const LeKey *key, const LeEpoch *epoch,
+						 LeState *state);
 
 /* schedule.c */
+extern bool le_sweeper;
+extern int	le_sweep_interval;
+extern int	le_sweep_jitter;
 extern TimestampTz le_schedule_at;
 
 extern bool le_schedule_is_due(Oid relid, bool *known);
@@ -431,6 +455,74 @@ le_launch_poll(Oid relid, TimestampTz now)
 	if (unlikely(now >= le_schedule_at))
 		le_launch_look(relid);
 }
+
+/* ---------------------------------------------------------------------
+ * transitions
+ * ---------------------------------------------------------------------
+ */
+
+/* changes.c */
+extern bool le_log_terms;
+
+extern bool le_in_transaction_block(void);
+extern LeReservation *le_change_begins(const LeKey *key, const LeRow *row);
+extern void le_change_ends(const LeKey *key, const LeRow *row,
+						   LeChangeKind how);
+extern bool le_change_released(const LeTerm *term);
+extern void le_change_at_end(XactEvent event);
+extern void le_change_init(void);
+
+/* transition.c */
+extern void le_transition_begin(Relation rel, const LeCaller *caller,
+								int64 lease_ms, const LeState *state,
+								const LeEpoch *epoch);
+extern void le_transition_end(Relation rel, const LeKey *key,
+							  const LeRow *row, LeChangeKind how);
+
+/* ---------------------------------------------------------------------
+ * protocol
+ * ---------------------------------------------------------------------
+ */
+
+/* lease.c */
+extern bool le_allow_in_transaction;
+
+extern bool le_lease_read(const LeKey *key, LeHolder *holder);
+extern bool le_lease_is_held(const LeCaller *caller);
+extern void le_lease_judge_role(const LeCaller *caller, Oid leader_role);
+extern bool le_lease_acquire(const LeCaller *caller, int64 lease_ms);
+extern bool le_lease_renew(const LeCaller *caller);
+extern bool le_lease_release(const LeCaller *caller);
+
+/* sweep.c */
+extern int	le_sweep_batch(void);
+extern int64 *le_sweep_list(Oid relid, int64 expired_for_ms, int limit,
+							int *count, int64 *rows);
+extern int	le_sweep_delete(Oid relid, int64 expired_for_ms,
+							const int64 *lock_ids, int count);
+extern void le_sweep_drop_gone(void);
+
+/* guard.c */
+extern void le_guard_at_end(XactEvent event);
+extern void le_guard_ask(void);
+extern int64 le_guard_set(const LeCaller *caller);
+extern bool le_guard_is_set(const LeKey *key);
+
+/* ---------------------------------------------------------------------
+ * functions
+ * ---------------------------------------------------------------------
+ */
+
+/* args.c */
+extern void le_arg_check_null(FunctionCallInfo fcinfo, int n,
+							  const char *name);
+extern int64 le_arg_ms(FunctionCallInfo fcinfo, int n, const char *name,
+					   int64 min);
+extern void le_arg_caller(FunctionCallInfo fcinfo, LeCaller *caller);
+extern void le_arg_token(FunctionCallInfo fcinfo, LeCaller *caller);
+extern void le_arg_locate(FunctionCallInfo fcinfo, LeCaller *caller,
+						  const char *function, bool writes);
+extern void le_check_primary(const char *function);
 
 /* worker.c */
 extern PGDLLEXPORT void le_sweeper_main(Datum main_arg);

@@ -8,6 +8,8 @@
  * read before the lock.  What may look odd has a counterexample behind it,
  * see docs/design.md.
  *
+ * Floor: protocol.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -22,6 +24,9 @@
 
 #include "leader_election.h"
 
+/* settings */
+bool		le_allow_in_transaction = false;
+
 /* how long those who only look are waited for */
 #define LOOKERS_MS TEST_PATIENCE(10)
 
@@ -30,104 +35,44 @@
  * ---------------------------------------------------------------------
  */
 
-Relation
-le_lease_table_open(Oid relid, LOCKMODE mode)
-{
-	Relation	rel = le_table_open_lease(relid, mode);
-
-	if (rel == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("the extension leader_election has been dropped")));
-	return rel;
-}
-
-/* One look: clock, entry, row, in this order. */
-void
-le_lease_look(Relation rel, const LeKey *key, const LeEpoch *epoch,
-			  LeState *state)
-{
-	state->now = le_clock_now(epoch);
-	TEST_PAUSE(LE_PAUSE_LOOK);
-	le_store_copy(key, &state->entry);
-	state->found = le_table_read(rel, key->lock_id, &state->row);
-}
-
-/*
- * As le_lease_look(), but a miss is believed only under the heavyweight lock.
- * If that is busy somebody is changing the row: one more look must do.
- */
-void
-le_lease_look_hard(Relation rel, const LeKey *key, const LeEpoch *epoch,
-				   LeState *state)
-{
-	bool		locked;
-
-	le_lease_look(rel, key, epoch, state);
-	if (state->found)
-		return;
-
-	locked = le_lock_take(LE_LOCK_LEASE, key->lock_id, ShareLock, false);
-	if (locked)
-		TEST_PAUSE(LE_PAUSE_SHARED);
-	le_lease_look(rel, key, epoch, state);
-	if (locked)
-		le_lock_drop(LE_LOCK_LEASE, key->lock_id, ShareLock);
-}
-
-/*
- * Who leads?  If somebody does, *state holds the live term, its row filled
- * from the entry if that is enough (then tid, epoch and times are not set).
- */
+/* Who leads?  False: nobody does. */
 bool
-le_lease_read(const LeCaller *caller, LeState *state)
+le_lease_read(const LeKey *key, LeHolder *holder)
 {
 	const LeEpoch *epoch = le_epoch_current();
 	Relation	rel;
+	LeState		state;
+	bool		live;
 
-	state->now = le_clock_now(epoch);
-	le_store_copy(&caller->key, &state->entry);
-	le_launch_poll(caller->key.relation, state->now);
-	if (le_entry_usable(&state->entry, state->now))
+	state.now = le_clock_now(epoch);
+	le_entry_copy(key, &state.entry);
+	le_launch_poll(key->relation, state.now);
+	if (le_entry_usable(&state.entry, state.now))
 	{
-		state->found = true;
-		state->row.token = state->entry.token;
-		state->row.leader_role = state->entry.leader_role;
-		strlcpy(state->row.leader_id, state->entry.leader_id,
-				sizeof(state->row.leader_id));
+		holder->token = state.entry.token;
+		holder->role = state.entry.leader_role;
+		strlcpy(holder->instance, state.entry.leader_id,
+				sizeof(holder->instance));
 		return true;
 	}
 
-	rel = le_lease_table_open(caller->key.relation, AccessShareLock);
-	le_lease_look_hard(rel, &caller->key, epoch, state);
+	rel = le_table_open(key->relation, AccessShareLock);
+	le_look_hard(rel, key, epoch, &state);
 	table_close(rel, AccessShareLock);
-	return le_rule_live(state, epoch);
-}
-
-/* Read the row of a lock for the view, on a standby too (no epoch there). */
-bool
-le_lease_inspect(Relation rel, int64 lock_id, const LeEpoch *epoch,
-				 LeState *state)
-{
-	LeKey		key = {MyDatabaseId, RelationGetRelid(rel), lock_id};
-
-	if (epoch != NULL)
-	{
-		le_lease_look_hard(rel, &key, epoch, state);
-		return state->found;
-	}
-	return le_table_read(rel, lock_id, &state->row) ||
-		le_table_read(rel, lock_id, &state->row);
+	live = le_rule_live(&state, epoch);
+	if (live)
+		le_rule_holder(&state, holder);
+	return live;
 }
 
 /* Does the caller lead, in the term it names? */
 bool
 le_lease_is_held(const LeCaller *caller)
 {
-	LeState		state;
+	LeHolder	holder;
 
-	return le_lease_read(caller, &state) &&
-		le_rule_names(caller, state.row.leader_id, state.row.token);
+	return le_lease_read(&caller->key, &holder) &&
+		le_rule_names(caller, holder.instance, holder.token);
 }
 
 /* ---------------------------------------------------------------------
@@ -176,7 +121,7 @@ lease_beat(const LeCaller *caller, int64 lease_ms, const LeEpoch *epoch)
 	{
 		LeEntry		seen;
 		TimestampTz now;
-		LeBeat		beat = le_store_beat(caller, lease_ms, judged_role, epoch,
+		LeBeat		beat = le_entry_beat(caller, lease_ms, judged_role, epoch,
 										 &seen, &now);
 
 		le_launch_poll(caller->key.relation, now);
@@ -213,7 +158,7 @@ lease_beat_locked(Relation rel, const LeCaller *caller, int64 lease_ms,
 	LeState		state;
 
 	*unconfirmed = 0;
-	le_lease_look(rel, &caller->key, epoch, &state);
+	le_look(rel, &caller->key, epoch, &state);
 	if (!le_rule_leads(caller, &state, epoch))
 		return false;
 
@@ -235,7 +180,7 @@ lease_beat_locked(Relation rel, const LeCaller *caller, int64 lease_ms,
 		*unconfirmed = state.row.token;
 		return false;
 	}
-	return le_store_beat_row(caller, &state.row, epoch);
+	return le_entry_beat_row(caller, &state.row, epoch);
 }
 
 /*
@@ -279,8 +224,8 @@ le_lease_renew(const LeCaller *caller)
 	if (beat != LE_BEAT_ASK_ROW)
 		return beat == LE_BEAT_DONE;
 
-	rel = le_lease_table_open(caller->key.relation, RowExclusiveLock);
-	le_lease_look_hard(rel, &caller->key, epoch, &state);
+	rel = le_table_open(caller->key.relation, RowExclusiveLock);
+	le_look_hard(rel, &caller->key, epoch, &state);
 	le_launch_poll(caller->key.relation, state.now);
 	if (le_rule_worth_waiting(caller, &state, epoch))
 		renewed = lease_beat_slowly(rel, caller, 0, epoch);
@@ -324,45 +269,6 @@ prevent_in_transaction_block(const LeCaller *caller)
 			 errhint("Call it alone, in autocommit mode, or set \"leader_election.allow_in_transaction\" and count on the answer only after COMMIT.")));
 }
 
-/* Write the row of a new term.  From here the lock is kept to the end. */
-static void
-lease_begin_term(Relation rel, const LeCaller *caller, int64 lease_ms,
-				 const LeState *state, const LeEpoch *epoch)
-{
-	LeRow		row;
-	LeReservation reservation;
-	LeReservation *before;
-
-	Assert(le_lock_held(LE_LOCK_LEASE, caller->key.lock_id, ExclusiveLock));
-
-	row.lock_id = caller->key.lock_id;
-	row.token = le_token_draw(rel, epoch->lineage,
-							  state->found ? state->row.token : 0);
-	row.lease_ms = lease_ms;
-	row.leader_role = caller->role;
-	row.lineage = epoch->lineage;
-	row.epoch = epoch->id;
-	row.expires_at = state->now + le_rule_length(lease_ms);
-	row.created_at = GetCurrentTimestamp();
-	strlcpy(row.leader_id, caller->instance, sizeof(row.leader_id));
-
-	if (state->found && !state->row.copied)
-		le_transition_ends(&caller->key, &state->row, LE_EXPIRED);
-	before = le_transition_begins(&caller->key, &row);
-	reservation.token = row.token;
-	reservation.until = row.expires_at;
-	le_store_reserve(&caller->key, &reservation, before, epoch);
-
-	if (state->found)
-	{
-		row.tid = state->row.tid;
-		le_table_update(rel, &row);
-	}
-	else
-		le_table_insert(rel, &row);
-	le_schedule_note_term(caller->key.relation);
-}
-
 /*
  * Take the lock's heavyweight lock to change the row, without waiting for
  * anybody else's transition.  Those who only look hold it in share mode for
@@ -403,18 +309,18 @@ lease_challenge(Relation rel, const LeCaller *caller, int64 lease_ms,
 	if (!lease_lock_to_change(lock_id))
 	{
 		/* a release of our own lease may be on its way in another session */
-		le_lease_look(rel, &caller->key, epoch, &state);
+		le_look(rel, &caller->key, epoch, &state);
 		return le_rule_leads(caller, &state, epoch) &&
 			lease_beat_slowly(rel, caller, lease_ms, epoch);
 	}
 
-	le_lease_look(rel, &caller->key, epoch, &state);
+	le_look(rel, &caller->key, epoch, &state);
 	if (!state.found || state.row.copied)
 		known_lineage = le_token_known_lineage(rel);
 
 	if (state.now >= le_rule_vacant_from(&state, known_lineage, epoch))
 	{
-		lease_begin_term(rel, caller, lease_ms, &state, epoch);
+		le_transition_begin(rel, caller, lease_ms, &state, epoch);
 		return true;
 	}
 
@@ -435,7 +341,7 @@ le_lease_acquire(const LeCaller *caller, int64 lease_ms)
 
 	/* a refused attempt reads the clock first and takes only a shared lock */
 	state.now = le_clock_now(epoch);
-	le_store_copy(&caller->key, &state.entry);
+	le_entry_copy(&caller->key, &state.entry);
 	le_launch_poll(caller->key.relation, state.now);
 	if (le_entry_usable(&state.entry, state.now))
 	{
@@ -449,10 +355,10 @@ le_lease_acquire(const LeCaller *caller, int64 lease_ms)
 		/* over or marked since: go on as if the entry had not been there */
 	}
 
-	rel = le_lease_table_open(caller->key.relation, RowExclusiveLock);
-	le_lease_look(rel, &caller->key, epoch, &state);
+	rel = le_table_open(caller->key.relation, RowExclusiveLock);
+	le_look(rel, &caller->key, epoch, &state);
 	if (!state.found && !may_begin_here())
-		le_lease_look_hard(rel, &caller->key, epoch, &state);	/* or else 25001 */
+		le_look_hard(rel, &caller->key, epoch, &state); /* or else 25001 */
 
 	if (le_rule_leads(caller, &state, epoch) &&
 		lease_beat_slowly(rel, caller, lease_ms, epoch))
@@ -482,8 +388,8 @@ le_lease_release(const LeCaller *caller)
 	LeState		state;
 	bool		ends;
 
-	rel = le_lease_table_open(caller->key.relation, RowExclusiveLock);
-	le_lease_look_hard(rel, &caller->key, epoch, &state);
+	rel = le_table_open(caller->key.relation, RowExclusiveLock);
+	le_look_hard(rel, &caller->key, epoch, &state);
 	le_launch_poll(caller->key.relation, state.now);
 	if (!le_rule_worth_waiting(caller, &state, epoch))
 	{
@@ -496,49 +402,24 @@ le_lease_release(const LeCaller *caller)
 		le_lease_judge_role(caller, state.row.leader_role);
 
 	le_lock_take(LE_LOCK_LEASE, lock_id, ExclusiveLock, true);
-	le_lease_look(rel, &caller->key, epoch, &state);
+	le_look(rel, &caller->key, epoch, &state);
 	ends = le_rule_leads(caller, &state, epoch);
 	if (ends)
 	{
 		le_lease_judge_role(caller, state.row.leader_role);
 
 		state.now = le_clock_now(epoch);
-		le_store_mark(&caller->key, &state.entry);
+		le_entry_mark(&caller->key, &state.entry);
 		ends = le_rule_live(&state, epoch);
 	}
 
 	if (ends)
 	{
 		TEST_PAUSE(LE_PAUSE_MARKED);
-		le_transition_ends(&caller->key, &state.row, LE_RELEASED);
-		le_table_delete(rel, &state.row);
+		le_transition_end(rel, &caller->key, &state.row, LE_RELEASED);
 	}
 	else
 		le_lock_drop(LE_LOCK_LEASE, lock_id, ExclusiveLock);
 	table_close(rel, RowExclusiveLock);
 	return ends;
-}
-
-/*
- * At commit: a term that was begun inside a block must not be over already.
- * One that a savepoint has undone does not count.
- */
-void
-le_lease_check_begun(const LeKey *key, int64 token)
-{
-	const LeEpoch *epoch = le_epoch_current();
-	Relation	rel = le_table_open_lease(key->relation, AccessShareLock);
-	LeState		state;
-
-	if (rel == NULL)
-		return;
-	le_lease_look(rel, key, epoch, &state);
-	if (state.found && state.row.own && state.row.token == token &&
-		!le_rule_live(&state, epoch))
-		ereport(ERROR,
-				(errcode(ERRCODE_LE_LEADERSHIP_LOST),
-				 errmsg("the lease that this transaction began on lock " INT64_FORMAT " has run out before its commit",
-						key->lock_id),
-				 errhint("Commit sooner, or ask for a longer lease.")));
-	table_close(rel, AccessShareLock);
 }

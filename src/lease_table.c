@@ -9,6 +9,8 @@
  * heavyweight lock.  Rows are written without executor, rules and triggers;
  * whoever else writes the table runs into le_shield().
  *
+ * Floor: state.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -138,7 +140,7 @@ table_fault(Relation rel)
  * one with a column of another type would crash the server.
  */
 Relation
-le_table_open_lease(Oid relid, LOCKMODE mode)
+le_table_try_open(Oid relid, LOCKMODE mode)
 {
 	Relation	rel = try_table_open(relid, mode);
 	const char *fault = rel != NULL ? table_fault(rel) : NULL;
@@ -150,6 +152,19 @@ le_table_open_lease(Oid relid, LOCKMODE mode)
 						RelationGetRelationName(rel), LE_VERSION),
 				 errdetail_internal("%s", fault),
 				 errhint("Undo what was done to it, or use DROP EXTENSION and CREATE EXTENSION.")));
+	return rel;
+}
+
+/* Open le_lease, which must be there. */
+Relation
+le_table_open(Oid relid, LOCKMODE mode)
+{
+	Relation	rel = le_table_try_open(relid, mode);
+
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the extension leader_election has been dropped")));
 	return rel;
 }
 

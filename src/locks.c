@@ -12,6 +12,8 @@
  * current when a function is called may be a cursor's, whose locks go when a
  * later FETCH fails, though the row stays.
  *
+ * Floor: ground.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -5,6 +5,8 @@
  *
  * Both answer on a standby too, where there is no epoch.
  *
+ * Floor: functions.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -48,6 +50,21 @@ phase_name(LePhase phase)
 	pg_unreachable();
 }
 
+/* Read the row of a lock for the view, on a standby too (no epoch there). */
+static bool
+inspect(Relation rel, int64 lock_id, const LeEpoch *epoch, LeState *state)
+{
+	LeKey		key = {MyDatabaseId, RelationGetRelid(rel), lock_id};
+
+	if (epoch != NULL)
+	{
+		le_look_hard(rel, &key, epoch, state);
+		return state->found;
+	}
+	return le_table_read(rel, lock_id, &state->row) ||
+		le_table_read(rel, lock_id, &state->row);
+}
+
 /*
  * le_leases() returns setof record, the rows of the view leader_lease
  *
@@ -73,8 +90,8 @@ le_leases(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 
-	rel = le_lease_table_open(le_table_of_function(fcinfo->flinfo->fn_oid),
-							  AccessShareLock);
+	rel = le_table_open(le_table_of_function(fcinfo->flinfo->fn_oid),
+						AccessShareLock);
 	ids = le_table_list(rel, &count);
 	row_context = AllocSetContextCreate(CurrentMemoryContext, "le_leases row",
 										ALLOCSET_SMALL_SIZES);
@@ -87,7 +104,7 @@ le_leases(PG_FUNCTION_ARGS)
 
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextReset(row_context);
-		if (!le_lease_inspect(rel, ids[i], epoch, &state) || state.row.copied)
+		if (!inspect(rel, ids[i], epoch, &state) || state.row.copied)
 			continue;
 
 		values[COL_ID] = Int64GetDatum(state.row.lock_id);
@@ -148,7 +165,7 @@ longest_lease(Relation rel, const LeEpoch *epoch)
 		LeState		state;
 
 		CHECK_FOR_INTERRUPTS();
-		if (le_lease_inspect(rel, ids[i], epoch, &state) &&
+		if (inspect(rel, ids[i], epoch, &state) &&
 			!state.row.copied &&
 			(epoch == NULL || le_rule_live(&state, epoch)))
 			longest = Max(longest, state.row.lease_ms);
@@ -166,7 +183,6 @@ grace_remaining(Relation rel, const LeEpoch *epoch)
 	LeState		state = {.found = false};
 	TimestampTz end = le_rule_vacant_from(&state, le_token_known_lineage(rel),
 										  epoch);
-
 	TimestampTz now = le_clock_now(epoch);
 
 	return now < end ? (end - now) / 1000 : 0;
@@ -193,7 +209,7 @@ le_info(PG_FUNCTION_ARGS)
 	};
 	const LeEpoch *epoch = le_epoch_current();
 	Oid			relid = le_table_of_function(fcinfo->flinfo->fn_oid);
-	Relation	rel = le_lease_table_open(relid, AccessShareLock);
+	Relation	rel = le_table_open(relid, AccessShareLock);
 	int64		entries = le_store_count();
 	int64		longest;
 	TimestampTz swept_at = 0;

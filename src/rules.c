@@ -7,6 +7,8 @@
  * Nothing here reads a clock, takes a lock or touches shared memory, so all of
  * it may be called under a partition lock.
  *
+ * Floor: ground.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -14,6 +16,9 @@
 #include "utils/timestamp.h"
 
 #include "leader_election.h"
+
+/* settings */
+int			le_promotion_grace = 10000;
 
 /*
  * How long the server keeps a lease, in microseconds: 1/10 longer than its
@@ -89,12 +94,21 @@ le_rule_phase(const LeState *state, const LeEpoch *epoch)
 	return LE_PHASE_EXPIRED;
 }
 
+/* Who leads by a row that is live */
+void
+le_rule_holder(const LeState *state, LeHolder *holder)
+{
+	holder->token = state->row.token;
+	holder->role = state->row.leader_role;
+	strlcpy(holder->instance, state->row.leader_id, sizeof(holder->instance));
+}
+
 /* Is this term the caller's, by name and, if it gave one, by token? */
 bool
 le_rule_names(const LeCaller *caller, const char *leader_id, int64 token)
 {
 	return strcmp(leader_id, caller->instance) == 0 &&
-		(caller->any_token || caller->token == token);
+		(caller->token == LE_TOKEN_ANY || caller->token == token);
 }
 
 /* Is the caller the live holder, in the term it names? */

@@ -10,6 +10,8 @@
  * to make a piece of the area) leaves nothing half done, and the lock goes
  * with the transaction.
  *
+ * Floor: state.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -33,6 +35,11 @@
 
 /* sweeper_pid of a worker that has been asked for and has not come yet */
 #define SWEEPER_TO_COME (-1)
+
+/* settings */
+bool		le_sweeper = true;
+int			le_sweep_interval = 60000;
+int			le_sweep_jitter = 2000;
 
 /*
  * When this backend looks again whether to start a sweep, by the lease clock;

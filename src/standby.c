@@ -10,6 +10,8 @@
  * waits until the standby has all that is on our disk by then, row included;
  * unless the commit has noted in the entry that its own wait was fulfilled.
  *
+ * Floor: state.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -7,6 +7,8 @@
  * over is read again under its lock; a lock that is busy is left alone.  And
  * forget the heartbeats of tables that are gone.
  *
+ * Floor: protocol.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -42,7 +44,7 @@ le_sweep_list(Oid relid, int64 expired_for_ms, int limit,
 			  int *count, int64 *rows)
 {
 	const LeEpoch *epoch = le_epoch_current();
-	Relation	rel = le_lease_table_open(relid, AccessShareLock);
+	Relation	rel = le_table_open(relid, AccessShareLock);
 	LeKey		key = {.database = MyDatabaseId,.relation = relid};
 	LeTableScan scan;
 	LeState		state;
@@ -59,7 +61,7 @@ le_sweep_list(Oid relid, int64 expired_for_ms, int limit,
 		(*rows)++;
 		key.lock_id = state.row.lock_id;
 		state.now = le_clock_now(epoch);
-		le_store_copy(&key, &state.entry);
+		le_entry_copy(&key, &state.entry);
 		if (!le_rule_over(&state, expired_for_ms, epoch))
 			continue;
 		if (used == size)
@@ -85,7 +87,7 @@ le_sweep_delete(Oid relid, int64 expired_for_ms, const int64 *lock_ids,
 				int count)
 {
 	const LeEpoch *epoch = le_epoch_current();
-	Relation	rel = le_lease_table_open(relid, RowExclusiveLock);
+	Relation	rel = le_table_open(relid, RowExclusiveLock);
 	LeKey		key = {.database = MyDatabaseId,.relation = relid};
 	int			deleted = 0;
 
@@ -97,11 +99,10 @@ le_sweep_delete(Oid relid, int64 expired_for_ms, const int64 *lock_ids,
 		key.lock_id = lock_ids[i];
 		if (!le_lock_take(LE_LOCK_LEASE, key.lock_id, ExclusiveLock, false))
 			continue;
-		le_lease_look(rel, &key, epoch, &state);
+		le_look(rel, &key, epoch, &state);
 		if (le_rule_over(&state, expired_for_ms, epoch))
 		{
-			le_transition_ends(&key, &state.row, LE_EXPIRED);
-			le_table_delete(rel, &state.row);
+			le_transition_end(rel, &key, &state.row, LE_EXPIRED);
 			deleted++;
 		}
 		else

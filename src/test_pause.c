@@ -7,6 +7,8 @@
  * leader_election.test_pause waits at each point whose number another one has
  * locked with pg_advisory_lock().
  *
+ * Floor: ground.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

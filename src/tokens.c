@@ -7,6 +7,8 @@
  * changed so that its last value is lost is an error, never 0: tokens must not
  * go back.
  *
+ * Floor: state.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

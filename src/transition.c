@@ -1,324 +1,68 @@
 /*-------------------------------------------------------------------------
  *
  * transition.c
- *	  What the current transaction has begun and ended.
+ *	  Who leads is changed here, and nowhere else.
  *
- * Each change of who leads is noted here, in its subtransaction, before its
- * row is written: a commit depends on it, and memory is given back at the end.
- * What is done after the commit must not raise an error.
+ * Others decide, under the lock's heavyweight lock.  Here a decision is carried
+ * out: noted for the end of the transaction, its memory reserved, its row
+ * written; from then on that lock is kept to the end of the transaction.
+ *
+ * Floor: transitions.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/xact.h"
-#include "access/xlog.h"
-#include "miscadmin.h"
-#include "tcop/dest.h"
-#include "tcop/tcopprot.h"
-#include "utils/guc.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "leader_election.h"
 
-/* A term that the current transaction has begun or ended */
-typedef struct LeChange
-{
-	LeKey		key;
-	int64		token;
-	LeChangeKind kind;
-	bool		in_block;		/* begun where the commit may come late */
-	LeReservation before;		/* the one that a begun term's replaced */
-	SubTransactionId subid;		/* undone together with this one */
-	char		instance[LE_INSTANCE_MAX + 1];
-} LeChange;
-
-static List *changes = NIL;		/* of LeChange, in TopTransactionContext */
-
-/*
- * Are we in a transaction that goes on after this statement?  The first one of
- * a pipeline cannot be told.
- */
-bool
-le_in_transaction_block(void)
-{
-	return IsTransactionBlock() ||
-		(MyXactFlags & XACT_FLAGS_PIPELINING) != 0;
-}
-
-static LeChange *
-change_note(const LeKey *key, const LeRow *row, LeChangeKind kind)
-{
-	MemoryContext old_context = MemoryContextSwitchTo(TopTransactionContext);
-	LeChange   *change = palloc0(sizeof(LeChange));
-
-	change->key = *key;
-	change->token = row->token;
-	change->kind = kind;
-	change->in_block = le_in_transaction_block();
-	change->subid = GetCurrentSubTransactionId();
-	strlcpy(change->instance, row->leader_id, sizeof(change->instance));
-	changes = lappend(changes, change);
-	MemoryContextSwitchTo(old_context);
-	return change;
-}
-
-/*
- * The current transaction begins this term.  Returns where to remember the
- * reservation that its own is going to replace.
- *
- * Outside of a block the term is committed as soon as the statement is done:
- * in a pipeline a later one that fails would undo it, and the client has been
- * told true.
- */
-LeReservation *
-le_transition_begins(const LeKey *key, const LeRow *row)
-{
-	LeChange   *change = change_note(key, row, LE_BEGUN);
-
-	if (!change->in_block)
-		MyXactFlags |= XACT_FLAGS_NEEDIMMEDIATECOMMIT;
-	return &change->before;
-}
-
-/* The current transaction ends this term, or notices that it has run out. */
+/* The caller leads from the commit on, as the lock is vacant. */
 void
-le_transition_ends(const LeKey *key, const LeRow *row, LeChangeKind how)
+le_transition_begin(Relation rel, const LeCaller *caller, int64 lease_ms,
+					const LeState *state, const LeEpoch *epoch)
 {
-	(void) change_note(key, row, how);
+	LeRow		row = {0};
+	LeReservation reservation;
+	LeReservation *before;
+
+	Assert(le_lock_held(LE_LOCK_LEASE, caller->key.lock_id, ExclusiveLock));
+
+	row.lock_id = caller->key.lock_id;
+	row.token = le_token_draw(rel, epoch->lineage,
+							  state->found ? state->row.token : 0);
+	row.lease_ms = lease_ms;
+	row.leader_role = caller->role;
+	row.lineage = epoch->lineage;
+	row.epoch = epoch->id;
+	row.expires_at = state->now + le_rule_length(lease_ms);
+	row.created_at = GetCurrentTimestamp();
+	strlcpy(row.leader_id, caller->instance, sizeof(row.leader_id));
+
+	if (state->found && !state->row.copied)
+		le_change_ends(&caller->key, &state->row, LE_EXPIRED);
+	before = le_change_begins(&caller->key, &row);
+	reservation.token = row.token;
+	reservation.until = row.expires_at;
+	le_entry_reserve(&caller->key, &reservation, before, epoch);
+
+	if (state->found)
+	{
+		row.tid = state->row.tid;
+		le_table_update(rel, &row);
+	}
+	else
+		le_table_insert(rel, &row);
+	le_schedule_note_term(caller->key.relation);
 }
 
-/* Has the current transaction released this term? */
-bool
-le_transition_released(const LeKey *key, int64 token)
-{
-	ListCell   *cell;
-
-	foreach(cell, changes)
-	{
-		LeChange   *change = lfirst(cell);
-
-		if (change->kind == LE_RELEASED && change->token == token &&
-			memcmp(&change->key, key, sizeof(LeKey)) == 0)
-			return true;
-	}
-	return false;
-}
-
-/* ---------------------------------------------------------------------
- * The end of a transaction
- * ---------------------------------------------------------------------
- */
-
-/*
- * A term that a failover loses would be two leaders.  Unlike ForceSyncCommit()
- * this waits for a synchronous standby too.  A term that has run out is over
- * with and without its row.
- */
-static void
-commit_durably(void)
-{
-	ListCell   *cell;
-
-	if (synchronous_commit >= SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
-		return;
-
-	foreach(cell, changes)
-	{
-		if (((LeChange *) lfirst(cell))->kind == LE_EXPIRED)
-			continue;
-		(void) set_config_option("synchronous_commit", "on",
-								 PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_LOCAL, true, 0, false);
-		return;
-	}
-}
-
-static void
-change_log(const LeChange *change)
-{
-	const char *what = "";
-	char		instance[LE_INSTANCE_MAX + 1];
-
-	/* one line, whatever the name */
-	strlcpy(instance, change->instance, sizeof(instance));
-	for (char *c = instance; *c != '\0'; c++)
-	{
-		if ((unsigned char) *c < ' ' || *c == 0x7f)
-			*c = '?';
-	}
-
-	switch (change->kind)
-	{
-		case LE_BEGUN:
-			what = "began";
-			break;
-		case LE_RELEASED:
-			what = "released";
-			break;
-		case LE_EXPIRED:
-			what = "expired";
-			break;
-	}
-	/* not for the client: names are the credentials of leaders */
-	ereport(LOG_SERVER_ONLY,
-			(errmsg("term of leadership %s: lock " INT64_FORMAT ", instance \"%s\", token " INT64_FORMAT,
-					what, change->key.lock_id, instance, change->token),
-			 errhidestmt(true), errhidecontext(true)));
-}
-
-/*
- * A term has begun, and the commit has waited for the synchronous standby.  Was
- * that cut short by a cancel?  Then nobody may be told that he leads, and the
- * warning that the server gives is not seen by every client: end the session
- * without an answer, as a termination in that wait does.  The client asks
- * again, and is told true when the standby has the term.
- */
-static void
-begun_unconfirmed(void)
-{
-	ListCell   *cell;
-
-	foreach(cell, changes)
-	{
-		if (((LeChange *) lfirst(cell))->kind != LE_BEGUN)
-			continue;
-		whereToSendOutput = DestNone;
-		ProcDiePending = true;
-		InterruptPending = true;
-	}
-}
-
-/*
- * The changes of a transaction or subtransaction are done, or undone: log them
- * and give the memory of the terms that are no more back.  Raises nothing,
- * because the commit may be behind us; what cannot be given back is found by
- * a sweep when it is over.
- */
-static void
-changes_finish(bool committed, SubTransactionId subid)
-{
-	MemoryContext save_context = CurrentMemoryContext;
-	ResourceOwner save_owner = CurrentResourceOwner;
-	uint32		save_holdoff = InterruptHoldoffCount;
-	volatile bool confirmed = false;
-
-	/* first, because it must not be left out for an error of the others */
-	if (committed && le_standby_must_confirm())
-	{
-		confirmed = le_standby_has(XactLastCommitEnd);
-		if (!confirmed)
-			begun_unconfirmed();
-	}
-
-	PG_TRY();
-	{
-		/* from the last to the first, so that reservations come back */
-		for (int i = list_length(changes) - 1; i >= 0; i--)
-		{
-			LeChange   *change = list_nth(changes, i);
-			bool		begun = (change->kind == LE_BEGUN);
-
-			if (subid != InvalidSubTransactionId && change->subid != subid)
-				continue;
-			if (begun != committed)
-				le_store_forget(&change->key, change->token, &change->before);
-			else if (begun && confirmed)
-				le_store_confirm(&change->key, change->token);
-		}
-		for (int i = 0; committed && le_log_terms && i < list_length(changes); i++)
-			change_log(list_nth(changes, i));
-	}
-	PG_CATCH();
-	{
-		LWLockReleaseAll();
-		InterruptHoldoffCount = save_holdoff;
-		MemoryContextSwitchTo(save_context);
-		CurrentResourceOwner = save_owner;
-		FlushErrorState();
-	}
-	PG_END_TRY();
-}
-
-/* Called for each transaction by the callback that is registered at load */
+/* Nobody leads by this row from the commit on. */
 void
-le_transition_at_end(XactEvent event)
+le_transition_end(Relation rel, const LeKey *key, const LeRow *row,
+				  LeChangeKind how)
 {
-	ListCell   *cell;
+	Assert(le_lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
 
-	switch (event)
-	{
-		case XACT_EVENT_PRE_COMMIT:
-			foreach(cell, changes)
-			{
-				LeChange   *change = lfirst(cell);
-
-				if (change->kind == LE_BEGUN && change->in_block)
-					le_lease_check_begun(&change->key, change->token);
-			}
-			commit_durably();
-			break;
-
-		case XACT_EVENT_PRE_PREPARE:
-			if (changes != NIL)
-				ereport(ERROR,
-						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("cannot PREPARE a transaction that has begun, ended or swept a term of leadership")));
-			break;
-
-		case XACT_EVENT_COMMIT:
-		case XACT_EVENT_ABORT:
-			if (changes != NIL)
-				changes_finish(event == XACT_EVENT_COMMIT,
-							   InvalidSubTransactionId);
-			changes = NIL;		/* their memory goes with the transaction */
-			break;
-
-		case XACT_EVENT_PREPARE:
-			changes = NIL;
-			break;
-
-		default:
-			break;
-	}
-}
-
-/* What a subtransaction has changed becomes its parent's, or is undone. */
-static void
-transition_subxact_callback(SubXactEvent event, SubTransactionId subid,
-							SubTransactionId parent, void *arg)
-{
-	ListCell   *cell;
-
-	if (changes == NIL)
-		return;
-
-	if (event == SUBXACT_EVENT_COMMIT_SUB)
-	{
-		foreach(cell, changes)
-		{
-			LeChange   *change = lfirst(cell);
-
-			if (change->subid == subid)
-				change->subid = parent;
-		}
-	}
-	else if (event == SUBXACT_EVENT_ABORT_SUB)
-	{
-		changes_finish(false, subid);
-		foreach(cell, changes)
-		{
-			if (((LeChange *) lfirst(cell))->subid == subid)
-				changes = foreach_delete_current(changes, cell);
-		}
-	}
-}
-
-/* At load */
-void
-le_transition_init(void)
-{
-	RegisterSubXactCallback(transition_subxact_callback, NULL);
+	le_change_ends(key, row, how);
+	le_table_delete(rel, row);
 }

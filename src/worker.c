@@ -8,6 +8,8 @@
  * to, or when somebody wants the database for himself.  Whatever it leaves is
  * for the next one.
  *
+ * Floor: functions.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -66,7 +68,7 @@ sweep_begin(Oid relid, Oid *save_userid, int *save_sec_context)
 
 	if (le_launch_database_is_open() &&
 		ConditionalLockRelationOid(relid, RowExclusiveLock))
-		rel = le_table_open_lease(relid, NoLock);
+		rel = le_table_try_open(relid, NoLock);
 	if (rel == NULL)
 	{
 		PopActiveSnapshot();

@@ -1,16 +1,15 @@
 /*-------------------------------------------------------------------------
  *
- * heartbeat.c
- *	  The entries: a hash table in shared memory, one entry per renewed term.
+ * store.c
+ *	  Where the entries are: a hash table in shared memory.
  *
- * An entry is locked by its partition's lock in the hash table.  Between
- * dshash_find() or dshash_find_or_insert() and the release nothing may fail,
- * wait, allocate or look at a catalog: what a verdict needs from outside (the
- * row, the caller's rights) is handed in.
+ * An entry that is found is locked, by its partition's lock.  Until
+ * le_store_unlock() or le_store_delete() nothing may fail, wait, allocate or
+ * look at a catalog.
  *
- * An entry is written only on behalf of a committed row, and dropped only
- * when it is over, or its term has ended and the transaction that ended it
- * holds the lock's heavyweight lock still, or its table is gone.
+ * From here an entry is dropped only when it is over, or its table is gone.
+ *
+ * Floor: state.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,8 +28,8 @@
 /* how long who has found nothing to drop does not look again, microseconds */
 #define DROP_PAUSE INT64CONST(1000000)
 
-#define DROP_TABLES 64			/* of so many it is asked whether they are
-								 * gone */
+/* settings */
+int			le_memory_limit = 65536;
 
 static dsa_area *area = NULL;
 static dshash_table *table = NULL;
@@ -150,8 +149,8 @@ store_try_insert(const LeKey *key)
  * memory, so a changed memory_limit is applied here, and what is over makes
  * room before we give up.
  */
-static LeEntry *
-store_find_or_insert(const LeKey *key, const LeEpoch *epoch)
+LeEntry *
+le_store_find_or_insert(const LeKey *key, const LeEpoch *epoch)
 {
 	static TimestampTz drop_at = DT_NOBEGIN;
 	LeShared   *shared;
@@ -191,12 +190,13 @@ store_find_or_insert(const LeKey *key, const LeEpoch *epoch)
  * look do not queue, and one of them who is not on a processor just then would
  * always hold it.
  */
-static LeEntry *
-store_find(const LeKey *key)
+LeEntry *
+le_store_find(const LeKey *key)
 {
 	pg_atomic_uint32 *waiting = &le_shared_attach()->waiting;
 	LeEntry    *entry;
 
+	store_attach();
 	pg_atomic_fetch_add_u32(waiting, 1);
 	PG_TRY();
 	{
@@ -211,213 +211,27 @@ store_find(const LeKey *key)
 }
 
 /*
- * Copy an entry; token 0 if there is none.  Takes its lock in share mode, but
- * while somebody waits to change one gets in line.
+ * Find an entry only to look at it.  Takes its lock in share mode, but while
+ * somebody waits to change one gets in line.
  */
-bool
-le_store_copy(const LeKey *key, LeEntry *copy)
+LeEntry *
+le_store_find_to_look(const LeKey *key)
 {
-	LeEntry    *entry;
-
 	store_attach();
-	entry = dshash_find(table, key,
-						pg_atomic_read_u32(&le_shared_attach()->waiting) > 0);
-	if (entry == NULL)
-	{
-		memset(copy, 0, sizeof(LeEntry));
-		return false;
-	}
-	*copy = *entry;
-	dshash_release_lock(table, entry);
-	return true;
+	return dshash_find(table, key,
+					   pg_atomic_read_u32(&le_shared_attach()->waiting) > 0);
 }
 
-/*
- * The fast heartbeat: needs neither row nor heavyweight lock.
- *
- * The caller's role needs no judging if it is the term's; another role's term
- * is renewed only if the caller has judged exactly that role.  lease_ms is
- * what the caller asks for, 0 for le_renew.  *seen is the entry that led to
- * an answer other than LE_BEAT_DONE, *now is the clock as it was read; if it
- * was not, DT_NOBEGIN.
- */
-LeBeat
-le_store_beat(const LeCaller *caller, int64 lease_ms, Oid judged_role,
-			  const LeEpoch *epoch, LeEntry *seen, TimestampTz *now)
-{
-	LeEntry    *entry;
-	LeBeat		beat;
-
-	TEST_PAUSE(LE_PAUSE_BEAT);
-	store_attach();
-	entry = store_find(&caller->key);
-	if (entry == NULL)
-	{
-		*now = DT_NOBEGIN;
-		return LE_BEAT_ASK_ROW;
-	}
-
-	*now = le_clock_now(epoch);
-	if (!le_entry_usable(entry, *now))
-		beat = LE_BEAT_ASK_ROW;
-	else if (strcmp(entry->leader_id, caller->instance) != 0 ||
-			 !(caller->any_token || caller->token == entry->token))
-		beat = LE_BEAT_REFUSED;
-	else if (entry->leader_role != caller->role &&
-			 entry->leader_role != judged_role)
-		beat = LE_BEAT_ASK_ROLE;
-	else if (lease_ms > entry->lease_ms)
-		beat = LE_BEAT_TOO_LONG;
-	else
-	{
-		entry->expires_at = *now + le_rule_length(entry->lease_ms);
-		entry->renewed_at = *now;
-		entry->renewals++;
-		beat = LE_BEAT_DONE;
-	}
-	if (beat != LE_BEAT_DONE)
-		*seen = *entry;
-	dshash_release_lock(table, entry);
-	return beat;
-}
-
-/*
- * The slow heartbeat: write the entry for a committed row that names the
- * caller, and clear its mark.  The caller holds the heavyweight lock, has
- * read the row under it and has been judged.  False if the lease is over.
- */
-bool
-le_store_beat_row(const LeCaller *caller, const LeRow *row,
-				  const LeEpoch *epoch)
-{
-	LeEntry    *entry;
-	LeState		state;
-	bool		live;
-
-	Assert(le_lock_held(LE_LOCK_LEASE, caller->key.lock_id, ShareLock) ||
-		   le_lock_held(LE_LOCK_LEASE, caller->key.lock_id, ExclusiveLock));
-	Assert(!row->own);
-
-	state.found = true;
-	state.row = *row;
-
-	TEST_PAUSE(LE_PAUSE_ENTRY);
-	entry = store_find_or_insert(&caller->key, epoch);
-	state.now = le_clock_now(epoch);
-	state.entry = *entry;
-	live = le_rule_live(&state, epoch);
-	if (live)
-	{
-		if (entry->token != row->token)
-		{
-			entry->token = row->token;
-			/* the place was reserved for this term */
-			memset(&entry->reserved, 0, sizeof(LeReservation));
-			entry->renewals = 0;
-			entry->lease_ms = row->lease_ms;
-			entry->leader_role = row->leader_role;
-			strlcpy(entry->leader_id, row->leader_id,
-					sizeof(entry->leader_id));
-		}
-		entry->expires_at = Max(le_rule_end(&state, epoch),
-								state.now + le_rule_length(row->lease_ms));
-		entry->renewed_at = state.now;
-		entry->renewals++;
-		entry->recheck = false;
-	}
-	dshash_release_lock(table, entry);
-	return live;
-}
-
-/*
- * Make sure that there is an entry before a term's row is written, so that a
- * term that could not be renewed for lack of memory never begins.  The entry
- * has its place until the end of the term's first lease.
- */
 void
-le_store_reserve(const LeKey *key, const LeReservation *reservation,
-				 LeReservation *before, const LeEpoch *epoch)
+le_store_unlock(LeEntry *entry)
 {
-	LeEntry    *entry;
-
-	Assert(le_lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
-
-	entry = store_find_or_insert(key, epoch);
-	*before = entry->reserved;
-	entry->reserved = *reservation;
-	entry->confirmed = false;
 	dshash_release_lock(table, entry);
 }
 
-/*
- * The term is no more, or has never been: give back the memory of its
- * heartbeats.  The transaction that ended it, or began it and was rolled back,
- * holds the heavyweight lock still, so nobody has begun another one since.
- * (If that transaction has itself, the entry is reserved for that one.)
- * before is the reservation that this term's took the place of.
- */
 void
-le_store_forget(const LeKey *key, int64 token, const LeReservation *before)
+le_store_delete(LeEntry *entry)
 {
-	LeEntry    *entry;
-
-	Assert(le_lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
-
-	store_attach();
-	entry = dshash_find(table, key, true);
-	if (entry == NULL)
-		return;
-	if (entry->token == token)
-	{
-		entry->token = 0;
-		entry->expires_at = 0;
-		entry->recheck = false;
-	}
-	if (entry->reserved.token == token)
-		entry->reserved = *before;
-	if (entry->token == 0 && entry->reserved.token == 0)
-		dshash_delete_entry(table, entry);
-	else
-		dshash_release_lock(table, entry);
-}
-
-/* The synchronous standby has the row of this term, which has just begun. */
-void
-le_store_confirm(const LeKey *key, int64 token)
-{
-	LeEntry    *entry;
-
-	store_attach();
-	entry = store_find(key);
-	if (entry == NULL)
-		return;
-	if (entry->reserved.token == token)
-		entry->confirmed = true;
-	dshash_release_lock(table, entry);
-}
-
-/*
- * Mark an entry before its row is changed.  From here on a heartbeat asks the
- * row, and so waits for our transaction; if we roll back the first one that
- * comes clears the mark.
- */
-void
-le_store_mark(const LeKey *key, LeEntry *copy)
-{
-	LeEntry    *entry;
-
-	Assert(le_lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
-
-	store_attach();
-	entry = store_find(key);
-	if (entry == NULL)
-	{
-		memset(copy, 0, sizeof(LeEntry));
-		return;
-	}
-	*copy = *entry;
-	entry->recheck = true;
-	dshash_release_lock(table, entry);
+	dshash_delete_entry(table, entry);
 }
 
 /*

@@ -1,0 +1,127 @@
+/*-------------------------------------------------------------------------
+ *
+ * args.c
+ *	  The arguments that SQL functions have in common, and where they may run.
+ *
+ * Floor: functions.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "compat.h"
+#include "leader_election.h"
+
+void
+le_arg_check_null(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", name)));
+}
+
+/* As PreventCommandDuringRecovery(), and what to do about it */
+void
+le_check_primary(const char *function)
+{
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("cannot execute %s during recovery", function),
+				 errhint("Leaders are elected on the primary. Connect to it, for example with all hosts and target_session_attrs=read-write.")));
+}
+
+/* A duration in milliseconds */
+int64
+le_arg_ms(FunctionCallInfo fcinfo, int n, const char *name, int64 min)
+{
+	int64		value;
+
+	le_arg_check_null(fcinfo, n, name);
+	value = PG_GETARG_INT64(n);
+	if (value < min || value > LE_LEASE_MS_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s " INT64_FORMAT " is outside the range " INT64_FORMAT " to " INT64_FORMAT,
+						name, value, min, LE_LEASE_MS_MAX)));
+	return value;
+}
+
+static const char *
+arg_instance(FunctionCallInfo fcinfo, int n)
+{
+	text	   *value;
+	int			length;
+
+	le_arg_check_null(fcinfo, n, "instance");
+	value = PG_GETARG_TEXT_PP(n);
+	length = VARSIZE_ANY_EXHDR(value);
+	if (length < 1 || length > LE_INSTANCE_MAX)
+	{
+		int			shown = pg_mbcliplen(VARDATA_ANY(value), length, 32);
+
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("instance \"%s%s\" has %d bytes, which is outside the range 1 to %d",
+						le_printable(pnstrdup(VARDATA_ANY(value), shown)),
+						shown < length ? "..." : "",
+						length, LE_INSTANCE_MAX)));
+	}
+	return text_to_cstring(value);
+}
+
+/* lock_id, instance and token, in this order, as far as a function has them */
+void
+le_arg_caller(FunctionCallInfo fcinfo, LeCaller *caller)
+{
+	le_arg_check_null(fcinfo, 0, "lock_id");
+	memset(caller, 0, sizeof(LeCaller));	/* padding of the key is hashed */
+	caller->key.database = MyDatabaseId;
+	caller->key.lock_id = PG_GETARG_INT64(0);
+	caller->role = GetUserId();
+	if (PG_NARGS() > 1)
+		caller->instance = arg_instance(fcinfo, 1);
+	caller->token = LE_TOKEN_ANY;
+}
+
+/*
+ * The optional token, which is always the third argument.  Its default, any
+ * term, is a value that nobody has by accident: a client that has lost its
+ * variable must not lose its protection.
+ */
+void
+le_arg_token(FunctionCallInfo fcinfo, LeCaller *caller)
+{
+	le_arg_check_null(fcinfo, 2, "token");
+	caller->token = PG_GETARG_INT64(2);
+	if (caller->token != LE_TOKEN_ANY && caller->token <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("token " INT64_FORMAT " is outside the range 1 to " INT64_FORMAT,
+						caller->token, PG_INT64_MAX),
+				 errhint("Pass the token that le_token() has told, or leave the argument out for any term.")));
+}
+
+/*
+ * All arguments are fine, now look where we are: the functions that change
+ * something need a transaction that may write, those that only ask need a
+ * server that knows the answer.
+ */
+void
+le_arg_locate(FunctionCallInfo fcinfo, LeCaller *caller, const char *function,
+			  bool writes)
+{
+	le_check_primary(function);
+	if (writes)
+	{
+		PreventCommandIfReadOnly(function);
+		PreventCommandIfParallelMode(function);
+	}
+	caller->key.relation = le_table_of_function(fcinfo->flinfo->fn_oid);
+}
