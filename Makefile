@@ -10,6 +10,7 @@ OBJS = \
 	src/args.o \
 	src/guard.o \
 	src/sweep.o \
+	src/campaign.o \
 	src/lease.o \
 	src/transition.o \
 	src/changes.o \
@@ -19,6 +20,7 @@ OBJS = \
 	src/lease_table.o \
 	src/tokens.o \
 	src/entry.o \
+	src/waiters.o \
 	src/store.o \
 	src/standby.o \
 	src/locks.o \

@@ -23,7 +23,9 @@ CREATE TABLE le_lease (
 -- Added here and not above, because only then the table gets no TOAST table.
 ALTER TABLE le_lease
 	ADD COLUMN leader_id text NOT NULL,
-	ALTER COLUMN leader_id SET STORAGE PLAIN;
+	ADD COLUMN info text,
+	ALTER COLUMN leader_id SET STORAGE PLAIN,
+	ALTER COLUMN info SET STORAGE PLAIN;
 
 CREATE SEQUENCE le_token_seq;
 CREATE SEQUENCE le_lineage_seq;
@@ -93,6 +95,61 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_release(bigint, text, bigint) IS
 	'end the term of instance (1..127 bytes) on lock_id; with a token, only that term. Transactional: takes effect at COMMIT and keeps the lock from everybody until then. true: ended. false: it was not the live holder. Errors, nothing changed: 22004 NULL argument; 22023 instance or token out of range; 42501 the lease belongs to another role; 25006 read-only transaction or standby; 0A000 at PREPARE TRANSACTION; 55P03 lock_timeout passed while another release or a guarded transaction of this term was being committed';
+
+-- ---------------------------------------------------------------------
+-- The same, with waiting, and with all that a leader wants to know
+-- ---------------------------------------------------------------------
+
+CREATE FUNCTION le_campaign(
+	lock_id bigint,
+	instance text,
+	lease_ms bigint DEFAULT 10000,
+	wait_ms bigint DEFAULT 0,
+	info text DEFAULT NULL,
+	priority integer DEFAULT 0,
+	OUT elected boolean,
+	OUT token bigint,
+	OUT valid_for_ms bigint,
+	OUT leader_id text,
+	OUT remaining_ms bigint,
+	OUT resign_requested boolean)
+RETURNS record
+AS 'MODULE_PATHNAME', 'le_campaign'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION le_campaign(bigint, text, bigint, bigint, text, integer) IS
+	'become the leader of lock_id under the name instance (1..127 bytes), and wait up to wait_ms milliseconds (0..60000, default 0) until that is possible. elected: leads now; then token is that of the term, and the leader may act until the moment before it sent the call plus valid_for_ms. A live term of its own is renewed as it is; lease_ms (1..86400000, default 10000) and info (up to 512 bytes, for followers, for example an address) are those of a term that begins. Not elected: token and valid_for_ms are NULL, leader_id is who leads (NULL: nobody), remaining_ms how long that, or a grace, lasts at most. Of several that wait the one with the largest priority (0..9, default 0) goes first, then the one that has waited the longest. Write SELECT * FROM le_campaign(...): (le_campaign(...)).* calls it once for each column. A wait holds back VACUUM, and needs a connection that no heartbeat uses. Errors, nothing changed: those of le_try_acquire() but for the one about a lease_ms longer than the live term; 22023 wait_ms, priority or info out of range; 25001 with a wait_ms in a transaction block, a subtransaction, or a transaction that has begun or ended a term; 53200 leader_election.memory_limit leaves no room for the list of waiting sessions';
+
+CREATE FUNCTION le_keep_alive(
+	lock_id bigint,
+	instance text,
+	token bigint,
+	OUT leads boolean,
+	OUT valid_for_ms bigint,
+	OUT resign_requested boolean,
+	OUT waiting boolean)
+RETURNS record
+AS 'MODULE_PATHNAME', 'le_keep_alive'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION le_keep_alive(bigint, text, bigint) IS
+	'heartbeat: as le_renew() for this term, and more to know. leads: renewed, and the leader may act until the moment before it sent the call plus valid_for_ms. Not leads: stop leading, valid_for_ms is NULL. waiting: somebody waits in le_campaign() for the lock, or has done so within its wait_ms; a hint. Write SELECT * FROM le_keep_alive(...). Errors as of le_renew()';
+
+CREATE FUNCTION le_observe(
+	lock_id bigint,
+	known_token bigint DEFAULT NULL,
+	wait_ms bigint DEFAULT 0,
+	OUT leader_id text,
+	OUT token bigint,
+	OUT remaining_ms bigint,
+	OUT state text,
+	OUT info text)
+RETURNS record
+AS 'MODULE_PATHNAME', 'le_observe'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION le_observe(bigint, bigint, bigint) IS
+	'who leads lock_id: answers as soon as the token of the live term is another than known_token (NULL: as soon as somebody leads), and in any case after wait_ms milliseconds (0..60000, default 0). leader_id, token and info of the live term, NULL if nobody leads; remaining_ms until the lease, or the grace, is over if nobody renews it; state as in the view leader_lease, or vacant. Only looks, prolongs nothing. Write SELECT * FROM le_observe(...). Errors: 22004 NULL lock_id or wait_ms; 22023 wait_ms or known_token out of range; 25001 with a wait_ms in a transaction block, a subtransaction, or a transaction that has begun or ended a term; 25006 on a standby; 53200 leader_election.memory_limit leaves no room for the list of waiting sessions';
 
 -- ---------------------------------------------------------------------
 -- Asking
@@ -263,7 +320,8 @@ CREATE FUNCTION le_leases(
 	OUT renewed_at timestamptz,
 	OUT renewals bigint,
 	OUT state text,
-	OUT leader_role name)
+	OUT leader_role name,
+	OUT info text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'le_leases'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 100;
@@ -273,7 +331,7 @@ COMMENT ON FUNCTION le_leases() IS
 
 CREATE VIEW leader_lease AS
 	SELECT id, leader_id, expires_at, created_at, token, lease_ms,
-		   remaining_ms, renewed_at, renewals, state, leader_role
+		   remaining_ms, renewed_at, renewals, state, leader_role, info
 	FROM le_leases();
 
 COMMENT ON VIEW leader_lease IS
@@ -289,6 +347,32 @@ COMMENT ON COLUMN leader_lease.renewed_at IS 'last heartbeat in this life of the
 COMMENT ON COLUMN leader_lease.renewals IS 'number of heartbeats of this term in this life of the server';
 COMMENT ON COLUMN leader_lease.state IS 'live: granted or renewed in this life of the server; restarted: its instance leads, and has not renewed since the server restarted; grace: nobody leads, because the server was promoted; expired: over; standby: this server cannot tell';
 COMMENT ON COLUMN leader_lease.leader_role IS 'the role that began the term';
+COMMENT ON COLUMN leader_lease.info IS 'what the leader has told of itself with le_campaign()';
+
+CREATE FUNCTION le_waiters(
+	OUT lock_id bigint,
+	OUT instance text,
+	OUT since timestamptz,
+	OUT priority integer,
+	OUT pid integer)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'le_waiters'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10;
+
+COMMENT ON FUNCTION le_waiters() IS
+	'the rows of the view leader_waiting: who waits in le_campaign() at this moment';
+
+CREATE VIEW leader_waiting AS
+	SELECT lock_id, instance, since, priority, pid
+	FROM le_waiters();
+
+COMMENT ON VIEW leader_waiting IS
+	'who waits in le_campaign() at this moment. Its reader needs EXECUTE on le_waiters() too';
+COMMENT ON COLUMN leader_waiting.lock_id IS 'the lock';
+COMMENT ON COLUMN leader_waiting.instance IS 'name of the instance that waits';
+COMMENT ON COLUMN leader_waiting.since IS 'when its call began, in wall time';
+COMMENT ON COLUMN leader_waiting.priority IS 'who has a larger one goes first';
+COMMENT ON COLUMN leader_waiting.pid IS 'its server process';
 
 -- ---------------------------------------------------------------------
 -- Who may do what: nobody anything, but the owner
@@ -300,6 +384,9 @@ REVOKE ALL ON FUNCTION
 	le_try_acquire(bigint, text, bigint),
 	le_renew(bigint, text, bigint),
 	le_release(bigint, text, bigint),
+	le_campaign(bigint, text, bigint, bigint, text, integer),
+	le_keep_alive(bigint, text, bigint),
+	le_observe(bigint, bigint, bigint),
 	le_is_leader(bigint, text, bigint),
 	le_leader(bigint),
 	le_token(bigint, text),
@@ -308,7 +395,8 @@ REVOKE ALL ON FUNCTION
 	le_unprotect(regclass),
 	le_sweep(bigint),
 	le_info(),
-	le_leases()
+	le_leases(),
+	le_waiters()
 FROM PUBLIC;
 
 -- (le_fence() and le_shield() stay with PUBLIC: they can do nothing but refuse,
@@ -317,7 +405,7 @@ FROM PUBLIC;
 
 -- The table is written by the functions only, and whoever may read it or the
 -- view sees instance names, which are the credentials of the leaders.
-REVOKE ALL ON TABLE le_lease, leader_lease, leader_protected FROM PUBLIC;
+REVOKE ALL ON TABLE le_lease, leader_lease, leader_waiting, leader_protected FROM PUBLIC;
 REVOKE ALL ON SEQUENCE le_token_seq, le_lineage_seq FROM PUBLIC;
 
 -- A dump of the database includes the last token, and whoever may dump the

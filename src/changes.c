@@ -40,6 +40,13 @@ typedef struct LeChange
 /* settings */
 bool		le_log_terms = false;
 
+/* Of more locks in one transaction it is not noted which, but that all who
+ * wait in the database shall look. */
+#define WAKE_MAX 16
+
+static LeKey wakes[WAKE_MAX];	/* who waits for these is woken at the end ... */
+static int	n_wakes = 0;		/* ... if they are more, everybody */
+
 static List *changes = NIL;		/* of LeChange, in TopTransactionContext */
 
 /*
@@ -53,12 +60,28 @@ le_in_transaction_block(void)
 		(MyXactFlags & XACT_FLAGS_PIPELINING) != 0;
 }
 
+/* Whoever waits for this lock is to look when our locks are gone. */
+static void
+wake_note(const LeKey *key)
+{
+	(void) le_waiters_attach();
+	for (int i = 0; i < n_wakes && i < WAKE_MAX; i++)
+	{
+		if (le_same_key(&wakes[i], key))
+			return;
+	}
+	if (n_wakes < WAKE_MAX)
+		wakes[n_wakes] = *key;
+	n_wakes++;
+}
+
 static LeChange *
 change_note(const LeKey *key, const LeRow *row, LeChangeKind kind)
 {
 	MemoryContext old_context = MemoryContextSwitchTo(TopTransactionContext);
 	LeChange   *change = palloc0(sizeof(LeChange));
 
+	wake_note(key);
 	change->term.key = *key;
 	change->term.token = row->token;
 	change->kind = kind;
@@ -93,6 +116,13 @@ void
 le_change_ends(const LeKey *key, const LeRow *row, LeChangeKind how)
 {
 	(void) change_note(key, row, how);
+}
+
+/* Has the current transaction begun, ended or swept a term? */
+bool
+le_change_is_pending(void)
+{
+	return changes != NIL;
 }
 
 /* Has the current transaction released this term? */
@@ -344,9 +374,32 @@ change_subxact_callback(SubXactEvent event, SubTransactionId subid,
 	}
 }
 
+/*
+ * After the commit, or rollback, and when all locks are gone: before that a
+ * change is not to be seen yet, or the lock not to be had, and who had looked
+ * would sleep on.  Here an error is a PANIC.
+ */
+static void
+change_release_callback(ResourceReleasePhase phase, bool is_commit,
+						bool is_top_level, void *arg)
+{
+	if (n_wakes == 0 || !is_top_level ||
+		phase != RESOURCE_RELEASE_AFTER_LOCKS)
+		return;
+	if (n_wakes > WAKE_MAX)
+		le_waiters_wake(&wakes[0], true);
+	else
+	{
+		for (int i = 0; i < n_wakes; i++)
+			le_waiters_wake(&wakes[i], false);
+	}
+	n_wakes = 0;
+}
+
 /* At load */
 void
 le_change_init(void)
 {
 	RegisterSubXactCallback(change_subxact_callback, NULL);
+	RegisterResourceReleaseCallback(change_release_callback, NULL);
 }

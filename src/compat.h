@@ -18,10 +18,12 @@
 #include "replication/walsender_private.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
+#include "utils/wait_event.h"
 
 #if PG_VERSION_NUM < 150000
 #error "leader_election needs PostgreSQL 15 or later"
@@ -127,6 +129,38 @@ compat_standbys_dismissed(void)
 			(SYNC_STANDBY_INIT | SYNC_STANDBY_DEFINED)) == SYNC_STANDBY_INIT;
 #else
 	return false;
+#endif
+}
+
+/* the number of this backend among all that the server can have, from 0 */
+static inline int
+compat_my_number(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return MyProcNumber;
+#else
+	return MyProc->pgprocno;
+#endif
+}
+
+/*
+ * Is the client still there?  Resets the latch.  (libpq/libpq.h needs headers of
+ * OpenSSL, which the server's development files do not bring along.)
+ */
+extern bool pq_check_connection(void);
+
+/* what pg_stat_activity says of a session that waits for a lock of ours */
+static inline uint32
+compat_wait_event(void)
+{
+#if PG_VERSION_NUM >= 170000
+	static uint32 event = 0;
+
+	if (event == 0)
+		event = WaitEventExtensionNew("LeaderElectionWait");
+	return event;
+#else
+	return PG_WAIT_EXTENSION;
 #endif
 }
 

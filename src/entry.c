@@ -37,18 +37,29 @@ le_entry_copy(const LeKey *key, LeEntry *copy)
 	le_store_unlock(entry);
 }
 
+/* What the holder is told who has just renewed */
+static void
+entry_grant(const LeEntry *entry, LeGrant *grant)
+{
+	grant->token = entry->token;
+	grant->lease_ms = entry->lease_ms;
+	grant->counted_from = entry->renewed_at;
+	grant->awaited = entry->renewed_at < entry->awaited_until;
+}
+
 /*
  * The fast heartbeat: needs neither row nor heavyweight lock.
  *
  * The caller's role needs no judging if it is the term's; another role's term
  * is renewed only if the caller has judged exactly that role.  lease_ms is
- * what the caller asks for, 0 for le_renew.  *seen is the entry that led to
- * an answer other than LE_BEAT_DONE, *now is the clock as it was read; if it
- * was not, DT_NOBEGIN.
+ * what the caller asks for, 0 for whatever it is.  *grant tells of a
+ * LE_BEAT_DONE, *seen is the entry that led to another answer, *now is the
+ * clock as it was read; if it was not, DT_NOBEGIN.
  */
 LeBeat
 le_entry_beat(const LeCaller *caller, int64 lease_ms, Oid judged_role,
-			  const LeEpoch *epoch, LeEntry *seen, TimestampTz *now)
+			  const LeEpoch *epoch, LeGrant *grant, LeEntry *seen,
+			  TimestampTz *now)
 {
 	LeEntry    *entry;
 	LeBeat		beat;
@@ -76,6 +87,7 @@ le_entry_beat(const LeCaller *caller, int64 lease_ms, Oid judged_role,
 		entry->expires_at = *now + le_rule_length(entry->lease_ms);
 		entry->renewed_at = *now;
 		entry->renewals++;
+		entry_grant(entry, grant);
 		beat = LE_BEAT_DONE;
 	}
 	if (beat != LE_BEAT_DONE)
@@ -91,7 +103,7 @@ le_entry_beat(const LeCaller *caller, int64 lease_ms, Oid judged_role,
  */
 bool
 le_entry_beat_row(const LeCaller *caller, const LeRow *row,
-				  const LeEpoch *epoch)
+				  const LeEpoch *epoch, LeGrant *grant)
 {
 	LeEntry    *entry;
 	LeState		state;
@@ -127,6 +139,7 @@ le_entry_beat_row(const LeCaller *caller, const LeRow *row,
 		entry->renewed_at = state.now;
 		entry->renewals++;
 		entry->recheck = false;
+		entry_grant(entry, grant);
 	}
 	le_store_unlock(entry);
 	return live;
@@ -149,6 +162,7 @@ le_entry_reserve(const LeKey *key, const LeReservation *reservation,
 	*before = entry->reserved;
 	entry->reserved = *reservation;
 	entry->confirmed = false;
+	entry->awaited_until = 0;	/* whoever waits still will say so again */
 	le_store_unlock(entry);
 }
 
@@ -194,6 +208,21 @@ le_entry_confirm(const LeTerm *term)
 		return;
 	if (entry->reserved.token == term->token)
 		entry->confirmed = true;
+	le_store_unlock(entry);
+}
+
+/*
+ * Somebody waits for the lock until then: the leader is told by its next
+ * heartbeat.  Not if it has none yet.
+ */
+void
+le_entry_await(const LeKey *key, TimestampTz until)
+{
+	LeEntry    *entry = le_store_find(key);
+
+	if (entry == NULL)
+		return;
+	entry->awaited_until = Max(entry->awaited_until, until);
 	le_store_unlock(entry);
 }
 

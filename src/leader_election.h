@@ -24,6 +24,7 @@
  * are taken and read
  *	guard.c				le_guard: a deposed leader cannot commit
  *	sweep.c				deleting the rows of leases that are over
+ *	campaign.c			waiting for a lock, or for news of it
  *	lease.c				becoming, staying and ceasing to be the leader
  * transitions: how it is carried out
  *	transition.c		the only file that changes who leads
@@ -35,6 +36,7 @@
  *	lease_table.c		the only file that touches rows
  *	tokens.c			the only file that touches the sequences
  *	entry.c				what happens to an entry: heartbeats, marks
+ *	waiters.c			the list of those who wait
  *	store.c				where the entries are
  *	standby.c			what a synchronous standby has
  * ground
@@ -83,6 +85,9 @@
 
 #define LE_INSTANCE_MAX 127		/* bytes of an instance's name */
 #define LE_LEASE_MS_MAX INT64CONST(86400000)	/* a day */
+#define LE_INFO_MAX 512			/* bytes of what a leader tells of itself */
+#define LE_WAIT_MS_MAX 60000	/* longer, and VACUUM would be held back */
+#define LE_PRIORITY_MAX 9
 #define LE_TOKEN_ANY PG_INT64_MIN	/* stands for any term; no term has it */
 #define LE_SWEEP_BATCH 1000		/* rows deleted in one transaction at most */
 
@@ -121,6 +126,7 @@ typedef struct LeCaller
 	Oid			role;
 	const char *instance;		/* NULL: one who only asks about the lock */
 	int64		token;			/* LE_TOKEN_ANY, or only this term will do */
+	const char *function;		/* for messages */
 } LeCaller;
 
 /* Who leads */
@@ -130,6 +136,36 @@ typedef struct LeHolder
 	Oid			role;
 	char		instance[LE_INSTANCE_MAX + 1];
 } LeHolder;
+
+/* What somebody asks for who wants to lead */
+typedef struct LeBid
+{
+	int64		lease_ms;		/* of a term that begins */
+	bool		as_it_is;		/* his live term may be a shorter one */
+	bool		waits;			/* he is waiting: never behind others' locks */
+	bool		only_looks;		/* and it is not his turn */
+	const char *info;			/* NULL: none */
+} LeBid;
+
+/* What the leader is told */
+typedef struct LeGrant
+{
+	int64		token;
+	int64		lease_ms;
+	TimestampTz counted_from;	/* lease clock; the lease ends so much later */
+	bool		awaited;		/* somebody waits for the lock */
+} LeGrant;
+
+/* What somebody is told who wants to lead */
+typedef struct LeAnswer
+{
+	bool		leads;
+	LeGrant		grant;			/* if he does ... */
+	LeHolder	leader;			/* ... else who does; token 0: nobody */
+	TimestampTz now;			/* lease clock, as the answer was found ... */
+	TimestampTz free_at;		/* ... and how long the lock is not free */
+	bool		busy;			/* somebody is just changing who leads */
+} LeAnswer;
 
 /* One writable life of the server, and the anchors of its lease clock */
 typedef struct LeEpoch
@@ -163,6 +199,8 @@ typedef struct LeRow
 	TimestampTz expires_at;
 	TimestampTz created_at;
 	char		leader_id[LE_INSTANCE_MAX + 1];
+	bool		has_info;
+	char		info[LE_INFO_MAX + 1];
 
 	/* not columns */
 	ItemPointerData tid;
@@ -196,6 +234,7 @@ typedef struct LeEntry
 	bool		recheck;		/* a transition is on its way: ask the row */
 	bool		confirmed;		/* a synchronous standby has the row that the
 								 * place is reserved for */
+	TimestampTz awaited_until;	/* somebody waits for the lock, a hint */
 	char		leader_id[LE_INSTANCE_MAX + 1];
 } LeEntry;
 
@@ -232,7 +271,8 @@ typedef enum LePhase
 	LE_PHASE_LIVE,
 	LE_PHASE_RESTARTED,			/* live, counted from the epoch's start */
 	LE_PHASE_GRACE,				/* nobody leads, because of a promotion */
-	LE_PHASE_EXPIRED
+	LE_PHASE_EXPIRED,
+	LE_PHASE_VACANT				/* there is no row */
 } LePhase;
 
 /*
@@ -252,6 +292,37 @@ typedef struct LeSweep
 	double		deviation;		/* of the next sweep, -1 to 1 */
 } LeSweep;
 
+typedef struct LeSweeps
+{
+	int			used;
+	int			allocated;
+	LeSweep		sweeps[FLEXIBLE_ARRAY_MEMBER];
+} LeSweeps;
+
+/*
+ * The place of a session that waits: a candidate for a lock, or one who
+ * observes it.
+ */
+typedef struct LePlace
+{
+	LeKey		key;			/* database 0: nobody has this place */
+	int			pid;
+	bool		candidate;
+	int			priority;		/* 0 to LE_PRIORITY_MAX goes before ... */
+	TimestampTz since;			/* ... the order of arrival; lease clock */
+	TimestampTz until;			/* then the place is void; lease clock */
+	char		instance[LE_INSTANCE_MAX + 1];
+} LePlace;
+
+/* All places: each backend has one, by its number */
+typedef struct LeWaiters
+{
+	LWLock		lock;			/* protects the places */
+	pg_atomic_uint32 count;		/* how many are taken */
+	int			size;
+	LePlace		places[FLEXIBLE_ARRAY_MEMBER];
+} LeWaiters;
+
 /* What a sweeper is told */
 typedef struct LeLaunch
 {
@@ -266,7 +337,7 @@ typedef struct LeLaunch
  */
 #define LE_SHARED_NAME "leader_election"
 #define LE_SHARED_SIZE 128
-#define LE_LAYOUT 2
+#define LE_LAYOUT 3
 
 typedef struct LeShared
 {
@@ -279,9 +350,8 @@ typedef struct LeShared
 	pg_atomic_uint32 waiting;	/* who waits to change an entry */
 	dsa_handle	area;			/* where the hash table lives */
 	dshash_table_handle table;	/* invalid: neither exists yet */
-	dsa_pointer sweeps;			/* array of LeSweep, in area */
-	int			n_sweeps;		/* used ... */
-	int			max_sweeps;		/* ... and allocated */
+	dsa_pointer sweeps;			/* LeSweeps, in area ... */
+	dsa_pointer waiters;		/* ... like LeWaiters */
 	TimestampTz sweeper_started;	/* lease clock, the last one */
 	uint32		sweeper_number; /* which it was */
 	int			sweeper_pid;	/* 0: none, -1: has not come yet */
@@ -318,6 +388,7 @@ le_same_term(const LeTerm *a, const LeTerm *b)
 
 /* messages.c */
 extern char *le_printable(const char *string);
+extern const char *le_phase_name(LePhase phase);
 
 /* rules.c */
 extern int	le_promotion_grace;
@@ -331,6 +402,9 @@ extern TimestampTz le_rule_vacant_from(const LeState *state,
 extern LePhase le_rule_phase(const LeState *state, const LeEpoch *epoch);
 extern bool le_rule_over(const LeState *state, int64 expired_for_ms,
 						 const LeEpoch *epoch);
+extern void le_entry_holder(const LeEntry *entry, LeHolder *holder);
+extern void le_rule_grant(const LeRow *row, TimestampTz counted_from,
+						  LeGrant *grant);
 extern void le_rule_holder(const LeState *state, LeHolder *holder);
 extern bool le_rule_names(const LeCaller *caller, const char *leader_id,
 						  int64 token);
@@ -391,12 +465,13 @@ extern struct dsa_area *le_store_area(void);
 extern void le_entry_copy(const LeKey *key, LeEntry *copy);
 extern LeBeat le_entry_beat(const LeCaller *caller, int64 lease_ms,
 							Oid judged_role, const LeEpoch *epoch,
-							LeEntry *seen, TimestampTz *now);
+							LeGrant *grant, LeEntry *seen, TimestampTz *now);
 extern bool le_entry_beat_row(const LeCaller *caller, const LeRow *row,
-							  const LeEpoch *epoch);
+							  const LeEpoch *epoch, LeGrant *grant);
 extern void le_entry_reserve(const LeKey *key,
 							 const LeReservation *reservation,
 							 LeReservation *before, const LeEpoch *epoch);
+extern void le_entry_await(const LeKey *key, TimestampTz until);
 extern void le_entry_mark(const LeKey *key, LeEntry *copy);
 extern void le_entry_forget(const LeTerm *term, const LeReservation *before);
 extern void le_entry_confirm(const LeTerm *term);
@@ -419,6 +494,14 @@ extern int64 *le_table_list(Relation rel, int *count);
 extern void le_table_insert(Relation rel, const LeRow *row);
 extern void le_table_update(Relation rel, const LeRow *row);
 extern void le_table_delete(Relation rel, const LeRow *row);
+
+/* waiters.c */
+extern bool le_waiters_attach(void);
+extern void le_waiters_enter(const LePlace *place);
+extern void le_waiters_leave(void);
+extern int	le_waiters_before_me(TimestampTz now);
+extern void le_waiters_wake(const LeKey *key, bool any_lock);
+extern LePlace *le_waiters_list(Oid relid, TimestampTz now, int *count);
 
 /* look.c */
 extern void le_look(Relation rel, const LeKey *key, const LeEpoch *epoch,
@@ -469,13 +552,14 @@ extern LeReservation *le_change_begins(const LeKey *key, const LeRow *row);
 extern void le_change_ends(const LeKey *key, const LeRow *row,
 						   LeChangeKind how);
 extern bool le_change_released(const LeTerm *term);
+extern bool le_change_is_pending(void);
 extern void le_change_at_end(XactEvent event);
 extern void le_change_init(void);
 
 /* transition.c */
 extern void le_transition_begin(Relation rel, const LeCaller *caller,
-								int64 lease_ms, const LeState *state,
-								const LeEpoch *epoch);
+								const LeBid *bid, const LeState *state,
+								const LeEpoch *epoch, LeGrant *grant);
 extern void le_transition_end(Relation rel, const LeKey *key,
 							  const LeRow *row, LeChangeKind how);
 
@@ -490,9 +574,17 @@ extern bool le_allow_in_transaction;
 extern bool le_lease_read(const LeKey *key, LeHolder *holder);
 extern bool le_lease_is_held(const LeCaller *caller);
 extern void le_lease_judge_role(const LeCaller *caller, Oid leader_role);
-extern bool le_lease_acquire(const LeCaller *caller, int64 lease_ms);
-extern bool le_lease_renew(const LeCaller *caller);
+extern void le_lease_acquire(const LeCaller *caller, const LeBid *bid,
+							 LeAnswer *answer);
+extern bool le_lease_renew(const LeCaller *caller, LeGrant *grant);
 extern bool le_lease_release(const LeCaller *caller);
+
+/* campaign.c */
+extern void le_campaign_run(const LeCaller *caller, LeBid *bid, int priority,
+							int64 wait_ms, LeAnswer *answer, int64 *waited);
+extern void le_campaign_observe(const LeCaller *caller, int64 known_token,
+								int64 wait_ms, LeState *state,
+								TimestampTz *free_at);
 
 /* sweep.c */
 extern int	le_sweep_batch(void);
@@ -517,9 +609,14 @@ extern bool le_guard_is_set(const LeKey *key);
 extern void le_arg_check_null(FunctionCallInfo fcinfo, int n,
 							  const char *name);
 extern int64 le_arg_ms(FunctionCallInfo fcinfo, int n, const char *name,
-					   int64 min);
+					   int64 min, int64 max);
+extern int	le_arg_priority(FunctionCallInfo fcinfo, int n);
+extern const char *le_arg_info(FunctionCallInfo fcinfo, int n);
+extern void le_arg_lock(FunctionCallInfo fcinfo, LeCaller *caller);
 extern void le_arg_caller(FunctionCallInfo fcinfo, LeCaller *caller);
+extern int64 le_arg_known_token(FunctionCallInfo fcinfo, int n);
 extern void le_arg_token(FunctionCallInfo fcinfo, LeCaller *caller);
+extern void le_arg_own_token(FunctionCallInfo fcinfo, LeCaller *caller);
 extern void le_arg_locate(FunctionCallInfo fcinfo, LeCaller *caller,
 						  const char *function, bool writes);
 extern void le_check_primary(const char *function);
@@ -540,7 +637,8 @@ typedef enum LePause
 	LE_PAUSE_MARKED,			/* release: between the mark and the row */
 	LE_PAUSE_ENTRY,				/* slow heartbeat: between row and entry */
 	LE_PAUSE_GUARDED,			/* commit: after the look, the lock is held */
-	LE_PAUSE_SHARED				/* who only looks: the lock is held */
+	LE_PAUSE_SHARED,			/* who only looks: the lock is held */
+	LE_PAUSE_SLEEP				/* who waits: between look and sleep */
 } LePause;
 
 extern void le_test_pause_init(void);

@@ -49,10 +49,7 @@ le_lease_read(const LeKey *key, LeHolder *holder)
 	le_launch_poll(key->relation, state.now);
 	if (le_entry_usable(&state.entry, state.now))
 	{
-		holder->token = state.entry.token;
-		holder->role = state.entry.leader_role;
-		strlcpy(holder->instance, state.entry.leader_id,
-				sizeof(holder->instance));
+		le_entry_holder(&state.entry, holder);
 		return true;
 	}
 
@@ -110,10 +107,11 @@ lease_judge_length(const LeCaller *caller, int64 lease_ms, int64 term_ms)
 
 /*
  * The fast heartbeat, with the judgements that cannot be made under the
- * partition lock.  lease_ms is 0 for le_renew.
+ * partition lock.  lease_ms is 0 for whatever the term's is.
  */
 static LeBeat
-lease_beat(const LeCaller *caller, int64 lease_ms, const LeEpoch *epoch)
+lease_beat(const LeCaller *caller, int64 lease_ms, const LeEpoch *epoch,
+		   LeGrant *grant)
 {
 	Oid			judged_role = InvalidOid;
 
@@ -122,7 +120,7 @@ lease_beat(const LeCaller *caller, int64 lease_ms, const LeEpoch *epoch)
 		LeEntry		seen;
 		TimestampTz now;
 		LeBeat		beat = le_entry_beat(caller, lease_ms, judged_role, epoch,
-										 &seen, &now);
+										 grant, &seen, &now);
 
 		le_launch_poll(caller->key.relation, now);
 		switch (beat)
@@ -152,7 +150,7 @@ lease_beat(const LeCaller *caller, int64 lease_ms, const LeEpoch *epoch)
  */
 static bool
 lease_beat_locked(Relation rel, const LeCaller *caller, int64 lease_ms,
-				  const LeEpoch *epoch, int64 *unconfirmed)
+				  const LeEpoch *epoch, int64 *unconfirmed, LeGrant *grant)
 {
 	int64		confirmed = *unconfirmed;
 	LeState		state;
@@ -169,6 +167,7 @@ lease_beat_locked(Relation rel, const LeCaller *caller, int64 lease_ms,
 	{
 		state.row.expires_at = state.now + le_rule_length(state.row.lease_ms);
 		le_table_update(rel, &state.row);
+		le_rule_grant(&state.row, state.now, grant);
 		return true;
 	}
 
@@ -180,28 +179,30 @@ lease_beat_locked(Relation rel, const LeCaller *caller, int64 lease_ms,
 		*unconfirmed = state.row.token;
 		return false;
 	}
-	return le_entry_beat_row(caller, &state.row, epoch);
+	return le_entry_beat_row(caller, &state.row, epoch, grant);
 }
 
 /*
  * The slow heartbeat: waits for a transition that is on its way, as an UPDATE
- * of the row would, under lock_timeout and deadlock detection.
+ * of the row would, under lock_timeout and deadlock detection; or not, then it
+ * is false.
  *
  * The first one of a term in an epoch also waits for a synchronous standby, if
  * nobody knows that it has the term: without the lock, and then decides anew.
  */
 static bool
 lease_beat_slowly(Relation rel, const LeCaller *caller, int64 lease_ms,
-				  const LeEpoch *epoch)
+				  const LeEpoch *epoch, bool wait, LeGrant *grant)
 {
 	int64		unconfirmed = 0;
 	bool		renewed;
 
 	for (;;)
 	{
-		le_lock_take(LE_LOCK_LEASE, caller->key.lock_id, ShareLock, true);
+		if (!le_lock_take(LE_LOCK_LEASE, caller->key.lock_id, ShareLock, wait))
+			return false;
 		renewed = lease_beat_locked(rel, caller, lease_ms, epoch,
-									&unconfirmed);
+									&unconfirmed, grant);
 		le_lock_drop(LE_LOCK_LEASE, caller->key.lock_id, ShareLock);
 
 		if (renewed || unconfirmed == 0)
@@ -210,9 +211,9 @@ lease_beat_slowly(Relation rel, const LeCaller *caller, int64 lease_ms,
 	}
 }
 
-/* le_renew: heartbeat, or false; never begins a term. */
+/* le_renew, le_keep_alive: heartbeat, or false; never begins a term. */
 bool
-le_lease_renew(const LeCaller *caller)
+le_lease_renew(const LeCaller *caller, LeGrant *grant)
 {
 	const LeEpoch *epoch = le_epoch_current();
 	Relation	rel;
@@ -220,7 +221,7 @@ le_lease_renew(const LeCaller *caller)
 	LeBeat		beat;
 	bool		renewed = false;
 
-	beat = lease_beat(caller, 0, epoch);
+	beat = lease_beat(caller, 0, epoch, grant);
 	if (beat != LE_BEAT_ASK_ROW)
 		return beat == LE_BEAT_DONE;
 
@@ -228,7 +229,7 @@ le_lease_renew(const LeCaller *caller)
 	le_look_hard(rel, &caller->key, epoch, &state);
 	le_launch_poll(caller->key.relation, state.now);
 	if (le_rule_worth_waiting(caller, &state, epoch))
-		renewed = lease_beat_slowly(rel, caller, 0, epoch);
+		renewed = lease_beat_slowly(rel, caller, 0, epoch, true, grant);
 	table_close(rel, RowExclusiveLock);
 	return renewed;
 }
@@ -259,10 +260,10 @@ prevent_in_transaction_block(const LeCaller *caller)
 	ereport(ERROR,
 			(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 			 GetCurrentTransactionNestLevel() > 1 ?
-			 errmsg("le_try_acquire() cannot begin a term on lock " INT64_FORMAT " inside a subtransaction",
-					caller->key.lock_id) :
-			 errmsg("le_try_acquire() cannot begin a term on lock " INT64_FORMAT " inside a transaction block",
-					caller->key.lock_id),
+			 errmsg("%s cannot begin a term on lock " INT64_FORMAT " inside a subtransaction",
+					caller->function, caller->key.lock_id) :
+			 errmsg("%s cannot begin a term on lock " INT64_FORMAT " inside a transaction block",
+					caller->function, caller->key.lock_id),
 			 GetCurrentTransactionNestLevel() > 1 ?
 			 errdetail("A savepoint, which a driver or a framework may set by itself, or a block with an EXCEPTION clause in PL/pgSQL is a subtransaction.") :
 			 errdetail("If there is no BEGIN in your code, the driver or the framework has begun the transaction."),
@@ -294,50 +295,74 @@ lease_lock_to_change(int64 lock_id)
 		le_lock_take_within(LE_LOCK_LEASE, lock_id, ExclusiveLock, ms);
 }
 
+/* What is to be known of a lock that the caller does not lead */
+static void
+answer_refuse(LeAnswer *answer, const LeState *state, int64 known_lineage,
+			  const LeEpoch *epoch)
+{
+	answer->leads = false;
+	answer->busy = false;
+	answer->now = state->now;
+	answer->free_at = le_rule_vacant_from(state, known_lineage, epoch);
+	if (le_rule_live(state, epoch))
+		le_rule_holder(state, &answer->leader);
+	else
+		answer->leader.token = 0;
+}
+
 /*
  * What a caller does that nothing names as the live holder: take the lock
  * over if it is vacant, and wait for no other transition.
  */
-static bool
-lease_challenge(Relation rel, const LeCaller *caller, int64 lease_ms,
-				const LeEpoch *epoch)
+static void
+lease_challenge(Relation rel, const LeCaller *caller, const LeBid *bid,
+				int64 lease_ms, const LeEpoch *epoch, LeAnswer *answer)
 {
 	int64		lock_id = caller->key.lock_id;
 	int64		known_lineage = epoch->lineage;
 	LeState		state;
+	bool		locked;
 
-	if (!lease_lock_to_change(lock_id))
-	{
-		/* a release of our own lease may be on its way in another session */
-		le_look(rel, &caller->key, epoch, &state);
-		return le_rule_leads(caller, &state, epoch) &&
-			lease_beat_slowly(rel, caller, lease_ms, epoch);
-	}
-
+	locked = bid->waits ?
+		le_lock_take(LE_LOCK_LEASE, lock_id, ExclusiveLock, false) :
+		lease_lock_to_change(lock_id);
 	le_look(rel, &caller->key, epoch, &state);
-	if (!state.found || state.row.copied)
+	if (locked && (!state.found || state.row.copied))
 		known_lineage = le_token_known_lineage(rel);
+	answer_refuse(answer, &state, known_lineage, epoch);
+	answer->busy = !locked;
 
-	if (state.now >= le_rule_vacant_from(&state, known_lineage, epoch))
+	if (locked && state.now >= answer->free_at)
 	{
-		le_transition_begin(rel, caller, lease_ms, &state, epoch);
-		return true;
+		le_transition_begin(rel, caller, bid, &state, epoch, &answer->grant);
+		answer->leads = true;
+		return;
 	}
 
-	/* our own live lease, begun or given back since we looked */
-	le_lock_drop(LE_LOCK_LEASE, lock_id, ExclusiveLock);
-	return le_rule_leads(caller, &state, epoch) &&
-		lease_beat_slowly(rel, caller, lease_ms, epoch);
+	/*
+	 * Our own live lease, begun or given back since we looked?  Or a release
+	 * of it may be on its way in another session.
+	 */
+	if (locked)
+		le_lock_drop(LE_LOCK_LEASE, lock_id, ExclusiveLock);
+	answer->leads = le_rule_leads(caller, &state, epoch) &&
+		lease_beat_slowly(rel, caller, lease_ms, epoch, !bid->waits,
+						  &answer->grant);
 }
 
-/* le_try_acquire: lead, or false at once. */
-bool
-le_lease_acquire(const LeCaller *caller, int64 lease_ms)
+/*
+ * le_try_acquire, and each try of le_campaign: lead, or not, at once.
+ *
+ * Who waits is content with a look without locks as long as it tells that the
+ * lock is not vacant; if it may be, and it is his turn, he challenges.
+ */
+void
+le_lease_acquire(const LeCaller *caller, const LeBid *bid, LeAnswer *answer)
 {
 	const LeEpoch *epoch = le_epoch_current();
+	int64		lease_ms = bid->as_it_is ? 0 : bid->lease_ms;
 	Relation	rel;
 	LeState		state;
-	bool		leads;
 
 	/* a refused attempt reads the clock first and takes only a shared lock */
 	state.now = le_clock_now(epoch);
@@ -348,10 +373,17 @@ le_lease_acquire(const LeCaller *caller, int64 lease_ms)
 		if (!le_rule_names(caller, state.entry.leader_id, state.entry.token))
 		{
 			prevent_in_transaction_block(caller);
-			return false;
+			answer->leads = answer->busy = false;
+			answer->now = state.now;
+			answer->free_at = state.entry.expires_at;
+			le_entry_holder(&state.entry, &answer->leader);
+			return;
 		}
-		if (lease_beat(caller, lease_ms, epoch) == LE_BEAT_DONE)
-			return true;
+		if (lease_beat(caller, lease_ms, epoch, &answer->grant) == LE_BEAT_DONE)
+		{
+			answer->leads = true;
+			return;
+		}
 		/* over or marked since: go on as if the entry had not been there */
 	}
 
@@ -361,18 +393,20 @@ le_lease_acquire(const LeCaller *caller, int64 lease_ms)
 		le_look_hard(rel, &caller->key, epoch, &state); /* or else 25001 */
 
 	if (le_rule_leads(caller, &state, epoch) &&
-		lease_beat_slowly(rel, caller, lease_ms, epoch))
-		leads = true;
+		lease_beat_slowly(rel, caller, lease_ms, epoch, !bid->waits,
+						  &answer->grant))
+		answer->leads = true;
 	else
 	{
 		prevent_in_transaction_block(caller);
-		leads = !(le_rule_live(&state, epoch) &&
-				  !le_rule_names(caller, state.row.leader_id, state.row.token)) &&
-			lease_challenge(rel, caller, lease_ms, epoch);
+		answer_refuse(answer, &state, state.found ? state.row.lineage : epoch->lineage, epoch);
+		if (bid->waits ? !bid->only_looks && state.now >= answer->free_at :
+			answer->leader.token == 0 ||
+			le_rule_names(caller, answer->leader.instance, answer->leader.token))
+			lease_challenge(rel, caller, bid, lease_ms, epoch, answer);
 	}
 
 	table_close(rel, RowExclusiveLock);
-	return leads;
 }
 
 /*

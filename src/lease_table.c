@@ -51,7 +51,8 @@ enum
 	Anum_expires_at,
 	Anum_created_at,
 	Anum_leader_id,
-	Natts_le_lease = Anum_leader_id
+	Anum_info,
+	Natts_le_lease = Anum_info
 };
 
 #define COLUMN(array, column) ((array)[Anum_##column - 1])
@@ -67,7 +68,8 @@ static const Oid column_types[Natts_le_lease] =
 	[Anum_epoch - 1] = INT8OID,
 	[Anum_expires_at - 1] = TIMESTAMPTZOID,
 	[Anum_created_at - 1] = TIMESTAMPTZOID,
-	[Anum_leader_id - 1] = TEXTOID
+	[Anum_leader_id - 1] = TEXTOID,
+	[Anum_info - 1] = TEXTOID
 };
 
 /*
@@ -267,7 +269,7 @@ row_from_tuple(Relation rel, HeapTuple tuple, LeRow *row)
 	heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
 	for (int i = 0; i < Natts_le_lease; i++)
 	{
-		if (nulls[i])
+		if (nulls[i] && i != Anum_info - 1)
 			elog(ERROR, "unexpected null in column %d of table \"%s\"",
 				 i + 1, RelationGetRelationName(rel));
 	}
@@ -282,6 +284,10 @@ row_from_tuple(Relation rel, HeapTuple tuple, LeRow *row)
 	row->created_at = DatumGetTimestampTz(COLUMN(values, created_at));
 	text_to_cstring_buffer(DatumGetTextPP(COLUMN(values, leader_id)),
 						   row->leader_id, sizeof(row->leader_id));
+	row->has_info = !COLUMN(nulls, info);
+	if (row->has_info)
+		text_to_cstring_buffer(DatumGetTextPP(COLUMN(values, info)),
+							   row->info, sizeof(row->info));
 	row->tid = tuple->t_self;
 	row->own = TransactionIdIsCurrentTransactionId(xmin);
 	row->copied = DatumGetObjectId(COLUMN(values, database)) != MyDatabaseId;
@@ -404,6 +410,9 @@ tuple_from_row(Relation rel, const LeRow *row)
 	COLUMN(values, expires_at) = TimestampTzGetDatum(row->expires_at);
 	COLUMN(values, created_at) = TimestampTzGetDatum(row->created_at);
 	COLUMN(values, leader_id) = CStringGetTextDatum(row->leader_id);
+	COLUMN(nulls, info) = !row->has_info;
+	if (row->has_info)
+		COLUMN(values, info) = CStringGetTextDatum(row->info);
 
 	return heap_form_tuple(RelationGetDescr(rel), values, nulls);
 }

@@ -13,6 +13,26 @@
 
 #include "leader_election.h"
 
+/* What a view says */
+const char *
+le_phase_name(LePhase phase)
+{
+	switch (phase)
+	{
+		case LE_PHASE_LIVE:
+			return "live";
+		case LE_PHASE_RESTARTED:
+			return "restarted";
+		case LE_PHASE_GRACE:
+			return "grace";
+		case LE_PHASE_EXPIRED:
+			return "expired";
+		case LE_PHASE_VACANT:
+			return "vacant";
+	}
+	pg_unreachable();
+}
+
 /*
  * A string as a message may show it, whoever it comes from.  A message that the
  * client's encoding cannot express would be replaced by an error about that,

@@ -28,27 +28,11 @@
 #include "leader_election.h"
 
 LE_FUNCTION(le_leases);
+LE_FUNCTION(le_waiters);
 LE_FUNCTION(le_info);
 
 /* What an entry takes of the shared memory, about, in bytes */
 #define ENTRY_SIZE 300
-
-static const char *
-phase_name(LePhase phase)
-{
-	switch (phase)
-	{
-		case LE_PHASE_LIVE:
-			return "live";
-		case LE_PHASE_RESTARTED:
-			return "restarted";
-		case LE_PHASE_GRACE:
-			return "grace";
-		case LE_PHASE_EXPIRED:
-			return "expired";
-	}
-	pg_unreachable();
-}
 
 /* Read the row of a lock for the view, on a standby too (no epoch there). */
 static bool
@@ -78,7 +62,7 @@ le_leases(PG_FUNCTION_ARGS)
 	{
 		COL_ID, COL_LEADER_ID, COL_EXPIRES_AT, COL_CREATED_AT, COL_TOKEN,
 		COL_LEASE_MS, COL_REMAINING_MS, COL_RENEWED_AT, COL_RENEWALS,
-		COL_STATE, COL_LEADER_ROLE, N_COLS
+		COL_STATE, COL_LEADER_ROLE, COL_INFO, N_COLS
 	};
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	const LeEpoch *epoch = le_epoch_current();
@@ -116,6 +100,9 @@ le_leases(PG_FUNCTION_ARGS)
 			DirectFunctionCall1(pg_get_userbyid,
 								ObjectIdGetDatum(state.row.leader_role));
 
+		nulls[COL_INFO] = !state.row.has_info;
+		if (state.row.has_info)
+			values[COL_INFO] = CStringGetTextDatum(state.row.info);
 		nulls[COL_EXPIRES_AT] = nulls[COL_REMAINING_MS] = (epoch == NULL);
 		nulls[COL_RENEWED_AT] = nulls[COL_RENEWALS] = true;
 		values[COL_STATE] = CStringGetTextDatum("standby");
@@ -129,7 +116,7 @@ le_leases(PG_FUNCTION_ARGS)
 			values[COL_REMAINING_MS] =
 				Int64GetDatum(Max(end - state.now, 0) / 1000);
 			values[COL_STATE] =
-				CStringGetTextDatum(phase_name(le_rule_phase(&state, epoch)));
+				CStringGetTextDatum(le_phase_name(le_rule_phase(&state, epoch)));
 
 			nulls[COL_RENEWALS] = false;
 			values[COL_RENEWALS] = Int64GetDatum(0);
@@ -146,6 +133,46 @@ le_leases(PG_FUNCTION_ARGS)
 	MemoryContextSwitchTo(old_context);
 	table_close(rel, AccessShareLock);
 
+	return (Datum) 0;
+}
+
+/*
+ * le_waiters() returns setof record, the rows of the view leader_waiting
+ */
+Datum
+le_waiters(PG_FUNCTION_ARGS)
+{
+	enum
+	{
+		COL_LOCK_ID, COL_INSTANCE, COL_SINCE, COL_PRIORITY, COL_PID, N_COLS
+	};
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	const LeEpoch *epoch = le_epoch_current();
+	LePlace    *list;
+	TimestampTz now;
+	int64		to_wall;
+	int			count;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (epoch == NULL)
+		return (Datum) 0;		/* nobody waits on a standby */
+
+	now = le_clock_now(epoch);
+	to_wall = GetCurrentTimestamp() - now;
+	list = le_waiters_list(le_table_of_function(fcinfo->flinfo->fn_oid), now,
+						   &count);
+	for (int i = 0; i < count; i++)
+	{
+		Datum		values[N_COLS];
+		bool		nulls[N_COLS] = {false};
+
+		values[COL_LOCK_ID] = Int64GetDatum(list[i].key.lock_id);
+		values[COL_INSTANCE] = CStringGetTextDatum(list[i].instance);
+		values[COL_SINCE] = TimestampTzGetDatum(list[i].since + to_wall);
+		values[COL_PRIORITY] = Int32GetDatum(list[i].priority);
+		values[COL_PID] = Int32GetDatum(list[i].pid);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
 	return (Datum) 0;
 }
 

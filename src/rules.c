@@ -94,6 +94,15 @@ le_rule_phase(const LeState *state, const LeEpoch *epoch)
 	return LE_PHASE_EXPIRED;
 }
 
+/* Who leads by an entry that is usable */
+void
+le_entry_holder(const LeEntry *entry, LeHolder *holder)
+{
+	holder->token = entry->token;
+	holder->role = entry->leader_role;
+	strlcpy(holder->instance, entry->leader_id, sizeof(holder->instance));
+}
+
 /* Who leads by a row that is live */
 void
 le_rule_holder(const LeState *state, LeHolder *holder)
@@ -101,6 +110,16 @@ le_rule_holder(const LeState *state, LeHolder *holder)
 	holder->token = state->row.token;
 	holder->role = state->row.leader_role;
 	strlcpy(holder->instance, state->row.leader_id, sizeof(holder->instance));
+}
+
+/* What the holder of a row is told whose end is counted from that time */
+void
+le_rule_grant(const LeRow *row, TimestampTz counted_from, LeGrant *grant)
+{
+	grant->token = row->token;
+	grant->lease_ms = row->lease_ms;
+	grant->counted_from = counted_from;
+	grant->awaited = false;
 }
 
 /* Is this term the caller's, by name and, if it gave one, by token? */

@@ -67,21 +67,29 @@ schedule_lock(TimestampTz *now)
 	return shared;
 }
 
-/* NULL if nothing is known of this le_lease yet, or no more */
-static LeSweep *
-sweep_find(LeShared *shared, Oid database, Oid relid)
+/* NULL if nothing is known of any database yet */
+static LeSweeps *
+sweep_all(LeShared *shared)
 {
-	LeSweep    *sweeps;
-
 	Assert(LWLockHeldByMe(&shared->lock));
 
 	if (!DsaPointerIsValid(shared->sweeps))
 		return NULL;
-	sweeps = dsa_get_address(area, shared->sweeps);
-	for (int i = 0; i < shared->n_sweeps; i++)
+	return dsa_get_address(area, shared->sweeps);
+}
+
+/* NULL if nothing is known of this le_lease yet, or no more */
+static LeSweep *
+sweep_find(LeShared *shared, Oid database, Oid relid)
+{
+	LeSweeps   *all = sweep_all(shared);
+
+	for (int i = 0; all != NULL && i < all->used; i++)
 	{
-		if (sweeps[i].database == database && sweeps[i].relation == relid)
-			return &sweeps[i];
+		LeSweep    *sweep = &all->sweeps[i];
+
+		if (sweep->database == database && sweep->relation == relid)
+			return sweep;
 	}
 	return NULL;
 }
@@ -106,6 +114,12 @@ sweep_unknown(void)
 	return sweep;
 }
 
+static Size
+sweeps_size(int count)
+{
+	return offsetof(LeSweeps, sweeps) + count * sizeof(LeSweep);
+}
+
 /*
  * NULL if memory_limit leaves no room.  Then the database stays one that has
  * not been swept in this epoch, which is no reason to fail.
@@ -114,32 +128,30 @@ static LeSweep *
 sweep_find_or_insert(LeShared *shared, Oid relid, TimestampTz now)
 {
 	LeSweep    *sweep = sweep_find(shared, MyDatabaseId, relid);
-	LeSweep    *sweeps;
+	LeSweeps   *all = sweep_all(shared);
 
 	if (sweep != NULL)
 		return sweep;
 
-	if (shared->n_sweeps == shared->max_sweeps)
+	if (all == NULL || all->used == all->allocated)
 	{
-		int			size = Max(2 * shared->max_sweeps, SWEEPS_MIN);
+		int			size = all == NULL ? SWEEPS_MIN : 2 * all->allocated;
 		dsa_pointer old = shared->sweeps;
-		dsa_pointer new = dsa_allocate_extended(area, size * sizeof(LeSweep),
-												DSA_ALLOC_NO_OOM);
+		dsa_pointer new = dsa_allocate_extended(area, sweeps_size(size),
+												DSA_ALLOC_NO_OOM | DSA_ALLOC_ZERO);
 
 		if (!DsaPointerIsValid(new))
 			return NULL;
-		if (DsaPointerIsValid(old))
-		{
-			memcpy(dsa_get_address(area, new), dsa_get_address(area, old),
-				   shared->n_sweeps * sizeof(LeSweep));
-			dsa_free(area, old);
-		}
+		if (all != NULL)
+			memcpy(dsa_get_address(area, new), all, sweeps_size(all->used));
+		all = dsa_get_address(area, new);
+		all->allocated = size;
 		shared->sweeps = new;
-		shared->max_sweeps = size;
+		if (DsaPointerIsValid(old))
+			dsa_free(area, old);
 	}
 
-	sweeps = dsa_get_address(area, shared->sweeps);
-	sweep = &sweeps[shared->n_sweeps++];
+	sweep = &all->sweeps[all->used++];
 	*sweep = sweep_unknown();
 	sweep->database = MyDatabaseId;
 	sweep->relation = relid;
@@ -222,12 +234,12 @@ le_schedule_forget_gone(void)
 {
 	TimestampTz now;
 	LeShared   *shared = schedule_lock(&now);
-	int			count = shared->n_sweeps;
+	LeSweeps   *all = sweep_all(shared);
+	int			count = (all != NULL) ? all->used : 0;
 	LeSweep    *copy = palloc((count + 1) * sizeof(LeSweep));
 
 	if (count > 0)
-		memcpy(copy, dsa_get_address(area, shared->sweeps),
-			   count * sizeof(LeSweep));
+		memcpy(copy, all->sweeps, count * sizeof(LeSweep));
 	LWLockRelease(&shared->lock);
 
 	for (int i = 0; i < count; i++)
@@ -243,9 +255,8 @@ le_schedule_forget_gone(void)
 		sweep = sweep_find(shared, copy[i].database, copy[i].relation);
 		if (sweep != NULL)
 		{
-			LeSweep    *sweeps = dsa_get_address(area, shared->sweeps);
-
-			*sweep = sweeps[--shared->n_sweeps];
+			all = sweep_all(shared);
+			*sweep = all->sweeps[--all->used];
 		}
 		LWLockRelease(&shared->lock);
 	}
@@ -269,7 +280,7 @@ sweep_may_begin(LeShared *shared, LeSweep *sweep, TimestampTz now)
 	double		pause_ms = le_sweep_interval + sweep->deviation * le_sweep_jitter;
 	int64		pause = (int64) (1000 * Max(pause_ms, SWEEP_PAUSE_MIN_MS));
 	TimestampTz due = sweep->since + pause;
-	LeSweep    *sweeps;
+	LeSweeps   *all;
 
 	if (now < due)
 	{
@@ -292,14 +303,12 @@ sweep_may_begin(LeShared *shared, LeSweep *sweep, TimestampTz now)
 		shared->sweeper_pid != 0)
 		return false;
 
-	if (!DsaPointerIsValid(shared->sweeps))
-		return true;
-	sweeps = dsa_get_address(area, shared->sweeps);
-	for (int i = 0; i < shared->n_sweeps; i++)
+	all = sweep_all(shared);
+	for (int i = 0; all != NULL && i < all->used; i++)
 	{
 		/* has it asked lately? */
-		if (sweeps[i].since < sweep->since &&
-			now < sweeps[i].asked_at + 2 * START_PAUSE)
+		if (all->sweeps[i].since < sweep->since &&
+			now < all->sweeps[i].asked_at + 2 * START_PAUSE)
 			return false;
 	}
 	return true;

@@ -19,8 +19,9 @@
 
 /* The caller leads from the commit on, as the lock is vacant. */
 void
-le_transition_begin(Relation rel, const LeCaller *caller, int64 lease_ms,
-					const LeState *state, const LeEpoch *epoch)
+le_transition_begin(Relation rel, const LeCaller *caller, const LeBid *bid,
+					const LeState *state, const LeEpoch *epoch,
+					LeGrant *grant)
 {
 	LeRow		row = {0};
 	LeReservation reservation;
@@ -31,13 +32,16 @@ le_transition_begin(Relation rel, const LeCaller *caller, int64 lease_ms,
 	row.lock_id = caller->key.lock_id;
 	row.token = le_token_draw(rel, epoch->lineage,
 							  state->found ? state->row.token : 0);
-	row.lease_ms = lease_ms;
+	row.lease_ms = bid->lease_ms;
 	row.leader_role = caller->role;
 	row.lineage = epoch->lineage;
 	row.epoch = epoch->id;
-	row.expires_at = state->now + le_rule_length(lease_ms);
+	row.expires_at = state->now + le_rule_length(bid->lease_ms);
 	row.created_at = GetCurrentTimestamp();
 	strlcpy(row.leader_id, caller->instance, sizeof(row.leader_id));
+	row.has_info = (bid->info != NULL);
+	if (row.has_info)
+		strlcpy(row.info, bid->info, sizeof(row.info));
 
 	if (state->found && !state->row.copied)
 		le_change_ends(&caller->key, &state->row, LE_EXPIRED);
@@ -54,6 +58,7 @@ le_transition_begin(Relation rel, const LeCaller *caller, int64 lease_ms,
 	else
 		le_table_insert(rel, &row);
 	le_schedule_note_term(caller->key.relation);
+	le_rule_grant(&row, state->now, grant);
 }
 
 /* Nobody leads by this row from the commit on. */
