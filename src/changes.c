@@ -125,9 +125,9 @@ le_change_is_pending(void)
 	return changes != NIL;
 }
 
-/* Has the current transaction released this term? */
+/* Has the current transaction ended this term itself, as its holder? */
 bool
-le_change_released(const LeTerm *term)
+le_change_ended_here(const LeTerm *term)
 {
 	ListCell   *cell;
 
@@ -135,7 +135,8 @@ le_change_released(const LeTerm *term)
 	{
 		LeChange   *change = lfirst(cell);
 
-		if (change->kind == LE_RELEASED && le_same_term(&change->term, term))
+		if ((change->kind == LE_RELEASED || change->kind == LE_TRANSFERRED) &&
+			le_same_term(&change->term, term))
 			return true;
 	}
 	return false;
@@ -185,7 +186,9 @@ commit_durably(void)
 
 	foreach(cell, changes)
 	{
-		if (((LeChange *) lfirst(cell))->kind == LE_EXPIRED)
+		LeChangeKind kind = ((LeChange *) lfirst(cell))->kind;
+
+		if (kind == LE_EXPIRED || kind == LE_SWEPT)
 			continue;
 		(void) set_config_option("synchronous_commit", "on",
 								 PGC_USERSET, PGC_S_SESSION,
@@ -216,9 +219,17 @@ change_log(const LeChange *change)
 		case LE_RELEASED:
 			what = "released";
 			break;
+		case LE_TRANSFERRED:
+			what = "transferred";
+			break;
+		case LE_REVOKED:
+			what = "revoked";
+			break;
 		case LE_EXPIRED:
 			what = "expired";
 			break;
+		case LE_SWEPT:
+			return;
 	}
 	/* not for the client: names are the credentials of leaders */
 	ereport(LOG_SERVER_ONLY,
