@@ -19,6 +19,8 @@ OBJS = \
 	src/launch.o \
 	src/schedule.o \
 	src/look.o \
+	src/events.o \
+	src/history.o \
 	src/lease_table.o \
 	src/tokens.o \
 	src/entry.o \

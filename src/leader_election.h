@@ -35,6 +35,8 @@
  *	launch.c			starting the sweeper
  *	schedule.c			when a database's sweep is due, and who sweeps now
  *	look.c				one look at a lock
+ *	events.c			NOTIFY, for whoever listens
+ *	history.c			the terms that have ended
  *	lease_table.c		the only file that touches rows
  *	tokens.c			the only file that touches the sequences
  *	entry.c				what happens to an entry: heartbeats, marks
@@ -91,6 +93,7 @@
 #define LE_WAIT_MS_MAX 60000	/* longer, and VACUUM would be held back */
 #define LE_PRIORITY_MAX 9
 #define LE_TOKEN_ANY PG_INT64_MIN	/* stands for any term; no term has it */
+#define LE_HISTORY_MAX 100000	/* ended terms that are kept in a database */
 #define LE_SWEEP_BATCH 1000		/* rows deleted in one transaction at most */
 
 /* leadership lost */
@@ -254,6 +257,7 @@ typedef struct LeEntry
 								 * place is reserved for */
 	TimestampTz awaited_until;	/* somebody waits for the lock, a hint */
 	int64		resign_token;	/* this term was asked to end; 0: none */
+	int64		least_left;		/* microseconds that a heartbeat has found */
 	char		leader_id[LE_INSTANCE_MAX + 1];
 } LeEntry;
 
@@ -380,6 +384,7 @@ typedef struct LeShared
 	int			memory_limit;	/* kB, as last applied to area */
 	bool		no_worker_slot; /* at the last attempt to start a sweeper ... */
 	bool		no_worker_slot_logged;	/* ... or at any in this epoch */
+	bool		no_history_logged;	/* in this epoch */
 } LeShared;
 
 /* How a term began or ended */
@@ -542,6 +547,18 @@ extern bool le_waiters_first(const LeKey *key, const char *except,
 extern void le_waiters_wake(const LeKey *key, bool any_lock);
 extern LePlace *le_waiters_list(Oid relid, TimestampTz now, int *count);
 
+/* events.c */
+extern bool le_notify;
+
+extern void le_event_queue(const LeKey *key, const char *event);
+
+/* history.c */
+extern int	le_history_retention;
+
+extern void le_history_note(Relation rel, const LeState *state,
+							LeChangeKind how, const LeEpoch *epoch);
+extern bool le_history_trim(Oid lease_relid, int batch);
+
 /* look.c */
 extern void le_look(Relation rel, const LeKey *key, const LeEpoch *epoch,
 					LeState *state);
@@ -610,7 +627,7 @@ extern void le_transition_revoke(Relation rel, const LeKey *key,
 								 const LeState *state, bool immediately,
 								 const LeEpoch *epoch);
 extern void le_transition_sweep(Relation rel, const LeKey *key,
-								const LeRow *row);
+								const LeState *state, const LeEpoch *epoch);
 
 /* ---------------------------------------------------------------------
  * protocol
