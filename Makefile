@@ -7,6 +7,7 @@ OBJS = \
 	src/answers.o \
 	src/monitor.o \
 	src/fence.o \
+	src/shield.o \
 	src/worker.o \
 	src/args.o \
 	src/guard.o \

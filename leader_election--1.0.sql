@@ -567,8 +567,26 @@ BEGIN
 END $$;
 
 -- Monitoring may read the views, and le_info().
-GRANT SELECT ON TABLE leader_lease, leader_waiting, leader_history, leader_stat, leader_protected TO pg_monitor;
-GRANT EXECUTE ON FUNCTION le_info(), le_leases(), le_waiters(), le_terms() TO pg_monitor;
+DO LANGUAGE plpgsql $$
+DECLARE
+	given record;
+BEGIN
+	SET LOCAL search_path = pg_catalog, pg_temp;
+	FOR given IN
+		SELECT 'SELECT ON TABLE' AS what, c.oid::regclass::text AS object
+		FROM pg_depend JOIN pg_class c ON classid = 'pg_class'::regclass AND c.oid = objid
+		WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e' AND relkind = 'v'
+			  AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'leader_election')
+		UNION
+		SELECT 'EXECUTE ON FUNCTION', p.oid::regprocedure::text
+		FROM pg_depend JOIN pg_proc p ON classid = 'pg_proc'::regclass AND p.oid = objid
+		WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
+			  AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'leader_election')
+			  AND proname IN ('le_info', 'le_leases', 'le_waiters', 'le_terms')
+	LOOP
+		EXECUTE format('GRANT %s %s TO pg_monitor', given.what, given.object);
+	END LOOP;
+END $$;
 
 -- An installer who is no superuser owns the extension but not its objects,
 -- which belong to the bootstrap superuser.  He gets what it takes to elect, to

@@ -19,6 +19,7 @@
  *	answers.c			those that answer with a row: waiting, heartbeats
  *	monitor.c			the SQL functions that show: the view's rows, le_info()
  *	fence.c				le_fence: tables that are written under a guard only
+ *	shield.c			nobody but our functions changes our tables
  *	worker.c			the sweeper's life
  *	args.c				the arguments that SQL functions have in common
  * protocol: what is decided, and in which order locks, clock, entry and row
@@ -526,7 +527,6 @@ extern Oid	le_table_of_function(Oid funcid);
 extern Relation le_table_open(Oid relid, LOCKMODE mode);
 extern Relation le_table_try_open(Oid relid, LOCKMODE mode);
 extern bool le_table_indexes_are_plain(Relation rel);
-extern bool le_table_is_shielded(Relation rel);
 extern bool le_table_read(Relation rel, int64 lock_id, LeRow *row);
 extern void le_table_scan_begin(Relation rel, LeTableScan *scan);
 extern bool le_table_scan_next(LeTableScan *scan, LeRow *row);
@@ -694,6 +694,9 @@ extern void le_arg_own_token(FunctionCallInfo fcinfo, LeCaller *caller);
 extern void le_arg_locate(FunctionCallInfo fcinfo, LeCaller *caller,
 						  const char *function, bool writes);
 extern void le_check_primary(const char *function);
+
+/* shield.c */
+extern bool le_shield_is_on(Relation rel);
 
 /* worker.c */
 extern PGDLLEXPORT void le_sweeper_main(Datum main_arg);
