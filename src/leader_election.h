@@ -500,7 +500,9 @@ extern bool le_waiters_attach(void);
 extern void le_waiters_enter(const LePlace *place);
 extern void le_waiters_leave(void);
 extern int	le_waiters_before_me(TimestampTz now);
-extern void le_waiters_wake(const LeKey *key, bool any_lock);
+extern void le_waiters_wake(const LeKey *key, const char *instance,
+							bool vacant);
+extern void le_waiters_wake_all(Oid database);
 extern LePlace *le_waiters_list(Oid relid, TimestampTz now, int *count);
 
 /* look.c */
