@@ -4,6 +4,7 @@ MODULE_big = leader_election
 OBJS = \
 	src/leader_election.o \
 	src/functions.o \
+	src/answers.o \
 	src/monitor.o \
 	src/fence.o \
 	src/worker.o \
@@ -11,6 +12,7 @@ OBJS = \
 	src/guard.o \
 	src/sweep.o \
 	src/campaign.o \
+	src/handover.o \
 	src/lease.o \
 	src/transition.o \
 	src/changes.o \

@@ -23,6 +23,7 @@ CREATE TABLE le_lease (
 -- Added here and not above, because only then the table gets no TOAST table.
 ALTER TABLE le_lease
 	ADD COLUMN leader_id text NOT NULL,
+	ADD COLUMN state "char" NOT NULL,
 	ADD COLUMN info text,
 	ALTER COLUMN leader_id SET STORAGE PLAIN,
 	ALTER COLUMN info SET STORAGE PLAIN;
@@ -88,13 +89,41 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION le_renew(bigint, text, bigint) IS
 	'heartbeat: prolong the live lease of instance (1..127 bytes) on lock_id by the length its term began with; with a token, only that term. No WAL, no transaction id, not undone by a rollback. true: renewed. false: not the live holder, stop leading. Never begins a term. Errors, nothing changed: 22004 NULL argument; 22023 instance or token out of range; 42501 the lease belongs to another role; 25006 read-only transaction or standby; 55P03 lock_timeout passed while a release of this lease was open elsewhere; 53200 leader_election.memory_limit is reached (not for a term that has its place); 57014 cancelled before a synchronous standby had the term; 55000 le_lease has been changed by hand';
 
-CREATE FUNCTION le_release(lock_id bigint, instance text, token bigint DEFAULT '-9223372036854775808'::pg_catalog.int8)
+CREATE FUNCTION le_release(lock_id bigint, instance text, token bigint DEFAULT '-9223372036854775808'::pg_catalog.int8, hold_ms bigint DEFAULT 0)
 RETURNS boolean
 AS 'MODULE_PATHNAME', 'le_release'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION le_release(bigint, text, bigint) IS
-	'end the term of instance (1..127 bytes) on lock_id; with a token, only that term. Transactional: takes effect at COMMIT and keeps the lock from everybody until then. true: ended. false: it was not the live holder. Errors, nothing changed: 22004 NULL argument; 22023 instance or token out of range; 42501 the lease belongs to another role; 25006 read-only transaction or standby; 0A000 at PREPARE TRANSACTION; 55P03 lock_timeout passed while another release or a guarded transaction of this term was being committed';
+COMMENT ON FUNCTION le_release(bigint, text, bigint, bigint) IS
+	'end the term of instance (1..127 bytes) on lock_id; with a token, only that term. Transactional: takes effect at COMMIT and keeps the lock from everybody until then. With hold_ms (0..86400000, default 0) nobody begins a term before the ended one is that many milliseconds old: a job that is done for today. true: ended. false: it was not the live holder. Errors, nothing changed: 22004 NULL argument; 22023 instance, token or hold_ms out of range; 42501 the lease belongs to another role; 25006 read-only transaction or standby; 0A000 at PREPARE TRANSACTION; 55P03 lock_timeout passed while another release or a guarded transaction of this term was being committed';
+
+CREATE FUNCTION le_transfer(lock_id bigint, instance text, token bigint, successor text DEFAULT NULL)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'le_transfer'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION le_transfer(bigint, text, bigint, text) IS
+	'hand the lock over: end this term of instance (1..127 bytes) on lock_id and begin one of successor (1..127 bytes; NULL: of the first that waits in le_campaign()), of the same length and role, with a token of its own. Takes effect at COMMIT; the successor is told by its le_campaign(), and if it never asks the lease runs out. true: handed over. false, and nothing has changed: instance does not lead in this term, or nobody waits. Errors, nothing changed: 22004 NULL argument but for successor; 22023 instance, token or successor out of range, or the same name twice; 42501 the lease belongs to another role; 25006 read-only transaction or standby; 0A000 at PREPARE TRANSACTION; LE001 at COMMIT if the lease of the successor has run out by then; 55P03 lock_timeout passed while another release or a guarded transaction of this term was being committed; 53200 leader_election.memory_limit is reached';
+
+-- ---------------------------------------------------------------------
+-- For operators
+-- ---------------------------------------------------------------------
+
+CREATE FUNCTION le_request_resign(lock_id bigint)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'le_request_resign'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION le_request_resign(bigint) IS
+	'ask whoever leads lock_id to hand over or release: its le_keep_alive() and le_campaign() say resign_requested from now on, to the end of its term. Whether it does is its own affair. Not transactional; forgotten when the server is restarted. true: asked. false: nobody leads. Who may execute this may ask any leader. Errors, nothing changed: 22004 NULL lock_id; 25006 read-only transaction or standby; 53200 leader_election.memory_limit is reached';
+
+CREATE FUNCTION le_revoke(lock_id bigint, immediately boolean DEFAULT false)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'le_revoke'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION le_revoke(bigint, boolean) IS
+	'end the term on lock_id, whoever leads: from now on none of its heartbeats and none of its guarded transactions succeeds. It may believe that it leads to the end of its lease, so others begin a term only then, and it itself one lease later, a minute at most. immediately: others may at once (a WARNING tells how long the old leader may believe still: make sure that it has stopped); this also lifts what keeps others from the lock otherwise, a hold, an earlier revocation, or the grace of a promotion where a row has come through it. true: something has changed. false: there was nothing to end. Who may execute this may end any term. Errors, nothing changed: 22004 NULL argument; 25001 in a transaction block or subtransaction; 25006 read-only transaction or standby; 55P03 lock_timeout passed while a guarded transaction or a release of the term was being committed';
 
 -- ---------------------------------------------------------------------
 -- The same, with waiting, and with all that a leader wants to know
@@ -133,7 +162,7 @@ AS 'MODULE_PATHNAME', 'le_keep_alive'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_keep_alive(bigint, text, bigint) IS
-	'heartbeat: as le_renew() for this term, and more to know. leads: renewed, and the leader may act until the moment before it sent the call plus valid_for_ms. Not leads: stop leading, valid_for_ms is NULL. waiting: somebody waits in le_campaign() for the lock, or has done so within its wait_ms; a hint. Write SELECT * FROM le_keep_alive(...). Errors as of le_renew()';
+	'heartbeat: as le_renew() for this term, and more to know. leads: renewed, and the leader may act until the moment before it sent the call plus valid_for_ms. Not leads: stop leading, valid_for_ms is NULL. resign_requested: an operator has asked by le_request_resign() that it hand over or release. waiting: somebody waits in le_campaign() for the lock, or has done so within its wait_ms; a hint. Write SELECT * FROM le_keep_alive(...). Errors as of le_renew()';
 
 CREATE FUNCTION le_observe(
 	lock_id bigint,
@@ -345,7 +374,7 @@ COMMENT ON COLUMN leader_lease.lease_ms IS 'length of the lease in milliseconds,
 COMMENT ON COLUMN leader_lease.remaining_ms IS 'milliseconds until expires_at, 0 if it has passed; NULL on a standby';
 COMMENT ON COLUMN leader_lease.renewed_at IS 'last heartbeat in this life of the server, in wall time; NULL if there was none';
 COMMENT ON COLUMN leader_lease.renewals IS 'number of heartbeats of this term in this life of the server';
-COMMENT ON COLUMN leader_lease.state IS 'live: granted or renewed in this life of the server; restarted: its instance leads, and has not renewed since the server restarted; grace: nobody leads, because the server was promoted; expired: over; standby: this server cannot tell';
+COMMENT ON COLUMN leader_lease.state IS 'live: granted or renewed in this life of the server; restarted: its instance leads, and has not renewed since the server restarted; held: nobody leads until the end of a hold; revoked: nobody leads until the end of the lease that an operator has revoked; grace: nobody leads, because the server was promoted; expired: over; standby: this server cannot tell';
 COMMENT ON COLUMN leader_lease.leader_role IS 'the role that began the term';
 COMMENT ON COLUMN leader_lease.info IS 'what the leader has told of itself with le_campaign()';
 
@@ -383,7 +412,10 @@ COMMENT ON COLUMN leader_waiting.pid IS 'its server process';
 REVOKE ALL ON FUNCTION
 	le_try_acquire(bigint, text, bigint),
 	le_renew(bigint, text, bigint),
-	le_release(bigint, text, bigint),
+	le_release(bigint, text, bigint, bigint),
+	le_transfer(bigint, text, bigint, text),
+	le_request_resign(bigint),
+	le_revoke(bigint, boolean),
 	le_campaign(bigint, text, bigint, bigint, text, integer),
 	le_keep_alive(bigint, text, bigint),
 	le_observe(bigint, bigint, bigint),

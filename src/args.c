@@ -82,13 +82,13 @@ le_arg_info(FunctionCallInfo fcinfo, int n)
 	return text_to_cstring(value);
 }
 
-static const char *
-arg_instance(FunctionCallInfo fcinfo, int n)
+const char *
+le_arg_instance(FunctionCallInfo fcinfo, int n, const char *name)
 {
 	text	   *value;
 	int			length;
 
-	le_arg_check_null(fcinfo, n, "instance");
+	le_arg_check_null(fcinfo, n, name);
 	value = PG_GETARG_TEXT_PP(n);
 	length = VARSIZE_ANY_EXHDR(value);
 	if (length < 1 || length > LE_INSTANCE_MAX)
@@ -97,7 +97,8 @@ arg_instance(FunctionCallInfo fcinfo, int n)
 
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("instance \"%s%s\" has %d bytes, which is outside the range 1 to %d",
+				 errmsg("%s \"%s%s\" has %d bytes, which is outside the range 1 to %d",
+						name,
 						le_printable(pnstrdup(VARDATA_ANY(value), shown)),
 						shown < length ? "..." : "",
 						length, LE_INSTANCE_MAX)));
@@ -122,7 +123,7 @@ void
 le_arg_caller(FunctionCallInfo fcinfo, LeCaller *caller)
 {
 	le_arg_lock(fcinfo, caller);
-	caller->instance = arg_instance(fcinfo, 1);
+	caller->instance = le_arg_instance(fcinfo, 1, "instance");
 }
 
 static void

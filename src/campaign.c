@@ -138,6 +138,7 @@ campaign_wait(const LeCaller *caller, LeBid *bid, TimestampTz until,
 		le_lease_acquire(caller, bid, answer);
 		if (answer->leads)
 			return;
+		le_waiters_bar(answer->barred ? answer->free_at : 0);
 		if (answer->now < answer->free_at)
 		{
 			/* if they all come then, the first has to wait for a processor */
@@ -236,7 +237,7 @@ observe_look(const LeKey *key, int64 known_token, bool last, LeState *state,
 	}
 	*free_at = le_rule_vacant_from(state,
 								   state->found ? state->row.lineage :
-								   le_token_known_lineage(rel), epoch);
+								   le_token_known_lineage(rel), NULL, epoch);
 	table_close(rel, AccessShareLock);
 	return token != known_token;
 }

@@ -77,7 +77,7 @@ wake_note(const LeKey *key, const LeRow *row, LeChangeKind kind)
 {
 	LeWake	   *wake = wakes;
 
-	if (kind == LE_EXPIRED || n_wakes > WAKE_MAX)
+	if (kind == LE_EXPIRED || kind == LE_SWEPT || n_wakes > WAKE_MAX)
 		return;
 	(void) le_waiters_attach();
 	while (wake < wakes + n_wakes && !le_same_key(&wake->key, key))
@@ -89,7 +89,7 @@ wake_note(const LeKey *key, const LeRow *row, LeChangeKind kind)
 	}
 	if (n_wakes > WAKE_MAX)
 		return;
-	if (kind != LE_BEGUN)
+	if (kind != LE_BEGUN && kind != LE_TRANSFERRED)
 		wake->vacant = true;
 	strlcpy(wake->instance, row->leader_id, sizeof(wake->instance));
 }
@@ -144,9 +144,9 @@ le_change_is_pending(void)
 	return changes != NIL;
 }
 
-/* Has the current transaction released this term? */
+/* Has the current transaction ended this term itself, as its holder? */
 bool
-le_change_released(const LeTerm *term)
+le_change_ended_here(const LeTerm *term)
 {
 	ListCell   *cell;
 
@@ -154,7 +154,8 @@ le_change_released(const LeTerm *term)
 	{
 		LeChange   *change = lfirst(cell);
 
-		if (change->kind == LE_RELEASED && le_same_term(&change->term, term))
+		if ((change->kind == LE_RELEASED || change->kind == LE_TRANSFERRED) &&
+			le_same_term(&change->term, term))
 			return true;
 	}
 	return false;
@@ -204,7 +205,9 @@ commit_durably(void)
 
 	foreach(cell, changes)
 	{
-		if (((LeChange *) lfirst(cell))->kind == LE_EXPIRED)
+		LeChangeKind kind = ((LeChange *) lfirst(cell))->kind;
+
+		if (kind == LE_EXPIRED || kind == LE_SWEPT)
 			continue;
 		(void) set_config_option("synchronous_commit", "on",
 								 PGC_USERSET, PGC_S_SESSION,
@@ -235,9 +238,17 @@ change_log(const LeChange *change)
 		case LE_RELEASED:
 			what = "released";
 			break;
+		case LE_TRANSFERRED:
+			what = "transferred";
+			break;
+		case LE_REVOKED:
+			what = "revoked";
+			break;
 		case LE_EXPIRED:
 			what = "expired";
 			break;
+		case LE_SWEPT:
+			return;
 	}
 	/* not for the client: names are the credentials of leaders */
 	ereport(LOG_SERVER_ONLY,

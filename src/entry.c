@@ -45,6 +45,7 @@ entry_grant(const LeEntry *entry, LeGrant *grant)
 	grant->lease_ms = entry->lease_ms;
 	grant->counted_from = entry->renewed_at;
 	grant->awaited = entry->renewed_at < entry->awaited_until;
+	grant->resign = (entry->resign_token == entry->token);
 }
 
 /*
@@ -209,6 +210,32 @@ le_entry_confirm(const LeTerm *term)
 	if (entry->reserved.token == term->token)
 		entry->confirmed = true;
 	le_store_unlock(entry);
+}
+
+/*
+ * Ask the holder of this term to go: his next heartbeat tells him.  A term that
+ * has none yet may have no place either, after a restart; then it gets one
+ * until its end.  False: another term is renewed by now.
+ */
+bool
+le_entry_request_resign(const LeTerm *term, TimestampTz end,
+						const LeEpoch *epoch)
+{
+	LeEntry    *entry = le_store_find_or_insert(&term->key, epoch);
+	bool		there;
+
+	if (entry->token == 0 && entry->reserved.token == 0)
+	{
+		entry->reserved.token = term->token;
+		entry->reserved.until = end;
+		entry->confirmed = false;
+	}
+	there = (entry->token == term->token ||
+			 entry->reserved.token == term->token);
+	if (there)
+		entry->resign_token = term->token;
+	le_store_unlock(entry);
+	return there;
 }
 
 /*

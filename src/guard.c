@@ -117,7 +117,7 @@ guard_look(const LeGuard *guard, LeState *state)
 	le_look_hard(rel, &term->key, epoch, state);
 	live = le_rule_live(state, epoch);
 	if (live)
-		le_rule_holder(state, &leader);
+		le_rule_holder(state, epoch, &leader);
 	if (!live || leader.token != term->token)
 		guard_lost(term, guard->instance, true, live ? &leader : NULL);
 	table_close(rel, NoLock);
@@ -215,7 +215,7 @@ guard_check_all(void)
 		LeGuard    *guard = lfirst(cell);
 
 		/* who has ended the term itself holds the lock exclusively since */
-		if (le_change_released(&guard->term))
+		if (le_change_ended_here(&guard->term))
 			continue;
 		unchecked = lappend(unchecked, guard);
 

@@ -16,6 +16,7 @@
  *	leader_election.c	load, settings, the order of what happens at commit
  * functions: what the server calls
  *	functions.c			the SQL functions that elect
+ *	answers.c			those that answer with a row: waiting, heartbeats
  *	monitor.c			the SQL functions that show: the view's rows, le_info()
  *	fence.c				le_fence: tables that are written under a guard only
  *	worker.c			the sweeper's life
@@ -25,7 +26,8 @@
  *	guard.c				le_guard: a deposed leader cannot commit
  *	sweep.c				deleting the rows of leases that are over
  *	campaign.c			waiting for a lock, or for news of it
- *	lease.c				becoming, staying and ceasing to be the leader
+ *	handover.c			ending a term: for nobody, for a successor, by an operator
+ *	lease.c				becoming and staying the leader
  * transitions: how it is carried out
  *	transition.c		the only file that changes who leads
  *	changes.c			what this transaction has begun and ended
@@ -134,6 +136,7 @@ typedef struct LeHolder
 {
 	int64		token;
 	Oid			role;
+	TimestampTz end;			/* of the lease, unless it is renewed */
 	char		instance[LE_INSTANCE_MAX + 1];
 } LeHolder;
 
@@ -154,6 +157,7 @@ typedef struct LeGrant
 	int64		lease_ms;
 	TimestampTz counted_from;	/* lease clock; the lease ends so much later */
 	bool		awaited;		/* somebody waits for the lock */
+	bool		resign;			/* an operator asks him to go */
 } LeGrant;
 
 /* What somebody is told who wants to lead */
@@ -165,6 +169,7 @@ typedef struct LeAnswer
 	TimestampTz now;			/* lease clock, as the answer was found ... */
 	TimestampTz free_at;		/* ... and how long the lock is not free */
 	bool		busy;			/* somebody is just changing who leads */
+	bool		barred;			/* free for others sooner than for him */
 } LeAnswer;
 
 /* One writable life of the server, and the anchors of its lease clock */
@@ -185,6 +190,18 @@ typedef struct LeEpoch
 #define LE_LINEAGE_NONE 1
 
 /*
+ * What a row says.  All but the live one say that nobody leads, and keep the
+ * lock from some or all for a while.
+ */
+#define LE_STATE_LIVE 'l'		/* leader_id leads, until the end */
+#define LE_STATE_REVOKED 'r'	/* it has led, and may believe so until the
+								 * end; is barred for a ban more */
+#define LE_STATE_REVOKED_NOW 'i'	/* the same, but others need not wait; the
+									 * end is that of the ban */
+#define LE_STATE_HELD 'h'		/* nobody may lead until the end; lease_ms is
+								 * the length of the hold */
+
+/*
  * A term's row.  Times are of the lease clock of the row's epoch, except
  * created_at, which is for people.
  */
@@ -199,6 +216,7 @@ typedef struct LeRow
 	TimestampTz expires_at;
 	TimestampTz created_at;
 	char		leader_id[LE_INSTANCE_MAX + 1];
+	char		state;			/* LE_STATE_... */
 	bool		has_info;
 	char		info[LE_INFO_MAX + 1];
 
@@ -235,6 +253,7 @@ typedef struct LeEntry
 	bool		confirmed;		/* a synchronous standby has the row that the
 								 * place is reserved for */
 	TimestampTz awaited_until;	/* somebody waits for the lock, a hint */
+	int64		resign_token;	/* this term was asked to end; 0: none */
 	char		leader_id[LE_INSTANCE_MAX + 1];
 } LeEntry;
 
@@ -271,6 +290,8 @@ typedef enum LePhase
 	LE_PHASE_LIVE,
 	LE_PHASE_RESTARTED,			/* live, counted from the epoch's start */
 	LE_PHASE_GRACE,				/* nobody leads, because of a promotion */
+	LE_PHASE_REVOKED,			/* nobody leads, an operator has seen to that */
+	LE_PHASE_HELD,				/* nobody leads, the last leader wanted it so */
 	LE_PHASE_EXPIRED,
 	LE_PHASE_VACANT				/* there is no row */
 } LePhase;
@@ -311,6 +332,7 @@ typedef struct LePlace
 	int			priority;		/* 0 to LE_PRIORITY_MAX goes before ... */
 	TimestampTz since;			/* ... the order of arrival; lease clock */
 	TimestampTz until;			/* then the place is void; lease clock */
+	TimestampTz barred_until;	/* before it he may not lead; lease clock */
 	char		instance[LE_INSTANCE_MAX + 1];
 } LePlace;
 
@@ -365,7 +387,10 @@ typedef enum LeChangeKind
 {
 	LE_BEGUN,
 	LE_RELEASED,
-	LE_EXPIRED					/* noticed by a successor or a sweep */
+	LE_TRANSFERRED,
+	LE_REVOKED,
+	LE_EXPIRED,					/* noticed by a successor or a sweep */
+	LE_SWEPT					/* a row is gone whose term had ended before */
 } LeChangeKind;
 
 /* ---------------------------------------------------------------------
@@ -396,16 +421,24 @@ extern int	le_promotion_grace;
 extern int64 le_rule_length(int64 lease_ms);
 extern TimestampTz le_rule_end(const LeState *state, const LeEpoch *epoch);
 extern bool le_rule_live(const LeState *state, const LeEpoch *epoch);
+extern int64 le_rule_ban(int64 lease_ms);
+extern TimestampTz le_rule_grace(const LeEpoch *epoch);
 extern TimestampTz le_rule_vacant_from(const LeState *state,
 									   int64 known_lineage,
+									   const char *instance,
 									   const LeEpoch *epoch);
+extern TimestampTz le_rule_rests_until(const LeState *state,
+									   const LeEpoch *epoch);
+extern TimestampTz le_rule_shown_end(const LeState *state,
+									 const LeEpoch *epoch);
 extern LePhase le_rule_phase(const LeState *state, const LeEpoch *epoch);
 extern bool le_rule_over(const LeState *state, int64 expired_for_ms,
 						 const LeEpoch *epoch);
 extern void le_entry_holder(const LeEntry *entry, LeHolder *holder);
 extern void le_rule_grant(const LeRow *row, TimestampTz counted_from,
 						  LeGrant *grant);
-extern void le_rule_holder(const LeState *state, LeHolder *holder);
+extern void le_rule_holder(const LeState *state, const LeEpoch *epoch,
+						   LeHolder *holder);
 extern bool le_rule_names(const LeCaller *caller, const char *leader_id,
 						  int64 token);
 extern bool le_rule_leads(const LeCaller *caller, const LeState *state,
@@ -471,6 +504,8 @@ extern bool le_entry_beat_row(const LeCaller *caller, const LeRow *row,
 extern void le_entry_reserve(const LeKey *key,
 							 const LeReservation *reservation,
 							 LeReservation *before, const LeEpoch *epoch);
+extern bool le_entry_request_resign(const LeTerm *term, TimestampTz end,
+									const LeEpoch *epoch);
 extern void le_entry_await(const LeKey *key, TimestampTz until);
 extern void le_entry_mark(const LeKey *key, LeEntry *copy);
 extern void le_entry_forget(const LeTerm *term, const LeReservation *before);
@@ -478,7 +513,8 @@ extern void le_entry_confirm(const LeTerm *term);
 
 /* tokens.c */
 extern int64 le_token_known_lineage(Relation rel);
-extern int64 le_token_draw(Relation rel, int64 lineage, int64 above);
+extern int64 le_token_draw(Relation rel, int64 above, bool note_lineage,
+						   const LeEpoch *epoch);
 
 /* lease_table.c */
 extern Oid	le_table_of_function(Oid funcid);
@@ -499,7 +535,10 @@ extern void le_table_delete(Relation rel, const LeRow *row);
 extern bool le_waiters_attach(void);
 extern void le_waiters_enter(const LePlace *place);
 extern void le_waiters_leave(void);
+extern void le_waiters_bar(TimestampTz until);
 extern int	le_waiters_before_me(TimestampTz now);
+extern bool le_waiters_first(const LeKey *key, const char *except,
+							 TimestampTz now, char *instance);
 extern void le_waiters_wake(const LeKey *key, const char *instance,
 							bool vacant);
 extern void le_waiters_wake_all(Oid database);
@@ -553,7 +592,7 @@ extern bool le_in_transaction_block(void);
 extern LeReservation *le_change_begins(const LeKey *key, const LeRow *row);
 extern void le_change_ends(const LeKey *key, const LeRow *row,
 						   LeChangeKind how);
-extern bool le_change_released(const LeTerm *term);
+extern bool le_change_ended_here(const LeTerm *term);
 extern bool le_change_is_pending(void);
 extern void le_change_at_end(XactEvent event);
 extern void le_change_init(void);
@@ -562,8 +601,18 @@ extern void le_change_init(void);
 extern void le_transition_begin(Relation rel, const LeCaller *caller,
 								const LeBid *bid, const LeState *state,
 								const LeEpoch *epoch, LeGrant *grant);
-extern void le_transition_end(Relation rel, const LeKey *key,
-							  const LeRow *row, LeChangeKind how);
+extern void le_transition_release(Relation rel, const LeKey *key,
+								  const LeState *state, int64 hold_ms,
+								  const LeEpoch *epoch);
+extern void le_transition_transfer(Relation rel, const LeKey *key,
+								   const LeState *state,
+								   const char *successor,
+								   const LeEpoch *epoch);
+extern void le_transition_revoke(Relation rel, const LeKey *key,
+								 const LeState *state, bool immediately,
+								 const LeEpoch *epoch);
+extern void le_transition_sweep(Relation rel, const LeKey *key,
+								const LeRow *row);
 
 /* ---------------------------------------------------------------------
  * protocol
@@ -579,7 +628,6 @@ extern void le_lease_judge_role(const LeCaller *caller, Oid leader_role);
 extern void le_lease_acquire(const LeCaller *caller, const LeBid *bid,
 							 LeAnswer *answer);
 extern bool le_lease_renew(const LeCaller *caller, LeGrant *grant);
-extern bool le_lease_release(const LeCaller *caller);
 
 /* campaign.c */
 extern void le_campaign_run(const LeCaller *caller, LeBid *bid, int priority,
@@ -587,6 +635,13 @@ extern void le_campaign_run(const LeCaller *caller, LeBid *bid, int priority,
 extern void le_campaign_observe(const LeCaller *caller, int64 known_token,
 								int64 wait_ms, LeState *state,
 								TimestampTz *free_at);
+
+/* handover.c */
+extern bool le_handover_release(const LeCaller *caller, int64 hold_ms);
+extern bool le_handover_transfer(const LeCaller *caller,
+								 const char *successor);
+extern bool le_handover_request_resign(const LeCaller *caller);
+extern bool le_handover_revoke(const LeCaller *caller, bool immediately);
 
 /* sweep.c */
 extern int	le_sweep_batch(void);
@@ -615,6 +670,8 @@ extern int64 le_arg_ms(FunctionCallInfo fcinfo, int n, const char *name,
 extern int	le_arg_priority(FunctionCallInfo fcinfo, int n);
 extern const char *le_arg_info(FunctionCallInfo fcinfo, int n);
 extern void le_arg_lock(FunctionCallInfo fcinfo, LeCaller *caller);
+extern const char *le_arg_instance(FunctionCallInfo fcinfo, int n,
+								   const char *name);
 extern void le_arg_caller(FunctionCallInfo fcinfo, LeCaller *caller);
 extern int64 le_arg_known_token(FunctionCallInfo fcinfo, int n);
 extern void le_arg_token(FunctionCallInfo fcinfo, LeCaller *caller);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * lease.c
- *	  What the functions do to a lease, and the order in which locks, clock,
+ *	  Becoming and staying the leader, and the order in which locks, clock,
  *	  entry and row are taken and read.
  *
  * Lock, then read, then decide, then write.  Nothing is decided on what was
@@ -58,7 +58,7 @@ le_lease_read(const LeKey *key, LeHolder *holder)
 	table_close(rel, AccessShareLock);
 	live = le_rule_live(&state, epoch);
 	if (live)
-		le_rule_holder(&state, holder);
+		le_rule_holder(&state, epoch, holder);
 	return live;
 }
 
@@ -297,15 +297,18 @@ lease_lock_to_change(int64 lock_id)
 
 /* What is to be known of a lock that the caller does not lead */
 static void
-answer_refuse(LeAnswer *answer, const LeState *state, int64 known_lineage,
-			  const LeEpoch *epoch)
+answer_refuse(LeAnswer *answer, const LeCaller *caller, const LeState *state,
+			  int64 known_lineage, const LeEpoch *epoch)
 {
 	answer->leads = false;
 	answer->busy = false;
 	answer->now = state->now;
-	answer->free_at = le_rule_vacant_from(state, known_lineage, epoch);
+	answer->free_at = le_rule_vacant_from(state, known_lineage,
+										  caller->instance, epoch);
+	answer->barred = answer->free_at > le_rule_vacant_from(state, known_lineage,
+														   NULL, epoch);
 	if (le_rule_live(state, epoch))
-		le_rule_holder(state, &answer->leader);
+		le_rule_holder(state, epoch, &answer->leader);
 	else
 		answer->leader.token = 0;
 }
@@ -329,7 +332,7 @@ lease_challenge(Relation rel, const LeCaller *caller, const LeBid *bid,
 	le_look(rel, &caller->key, epoch, &state);
 	if (locked && (!state.found || state.row.copied))
 		known_lineage = le_token_known_lineage(rel);
-	answer_refuse(answer, &state, known_lineage, epoch);
+	answer_refuse(answer, caller, &state, known_lineage, epoch);
 	answer->busy = !locked;
 
 	if (locked && state.now >= answer->free_at)
@@ -373,7 +376,7 @@ le_lease_acquire(const LeCaller *caller, const LeBid *bid, LeAnswer *answer)
 		if (!le_rule_names(caller, state.entry.leader_id, state.entry.token))
 		{
 			prevent_in_transaction_block(caller);
-			answer->leads = answer->busy = false;
+			answer->leads = answer->busy = answer->barred = false;
 			answer->now = state.now;
 			answer->free_at = state.entry.expires_at;
 			le_entry_holder(&state.entry, &answer->leader);
@@ -399,7 +402,7 @@ le_lease_acquire(const LeCaller *caller, const LeBid *bid, LeAnswer *answer)
 	else
 	{
 		prevent_in_transaction_block(caller);
-		answer_refuse(answer, &state, state.found ? state.row.lineage : epoch->lineage, epoch);
+		answer_refuse(answer, caller, &state, state.found ? state.row.lineage : epoch->lineage, epoch);
 		if (bid->waits ? !bid->only_looks && state.now >= answer->free_at :
 			answer->leader.token == 0 ||
 			le_rule_names(caller, answer->leader.instance, answer->leader.token))
@@ -407,53 +410,4 @@ le_lease_acquire(const LeCaller *caller, const LeBid *bid, LeAnswer *answer)
 	}
 
 	table_close(rel, RowExclusiveLock);
-}
-
-/*
- * le_release: end the caller's live term.  The entry is marked before the row
- * is deleted, or a heartbeat could slip in between and be told true.
- */
-bool
-le_lease_release(const LeCaller *caller)
-{
-	const LeEpoch *epoch = le_epoch_current();
-	int64		lock_id = caller->key.lock_id;
-	Relation	rel;
-	LeState		state;
-	bool		ends;
-
-	rel = le_table_open(caller->key.relation, RowExclusiveLock);
-	le_look_hard(rel, &caller->key, epoch, &state);
-	le_launch_poll(caller->key.relation, state.now);
-	if (!le_rule_worth_waiting(caller, &state, epoch))
-	{
-		table_close(rel, RowExclusiveLock);
-		return false;
-	}
-
-	/* before we wait: heartbeats might have to wait behind us */
-	if (le_rule_leads(caller, &state, epoch))
-		le_lease_judge_role(caller, state.row.leader_role);
-
-	le_lock_take(LE_LOCK_LEASE, lock_id, ExclusiveLock, true);
-	le_look(rel, &caller->key, epoch, &state);
-	ends = le_rule_leads(caller, &state, epoch);
-	if (ends)
-	{
-		le_lease_judge_role(caller, state.row.leader_role);
-
-		state.now = le_clock_now(epoch);
-		le_entry_mark(&caller->key, &state.entry);
-		ends = le_rule_live(&state, epoch);
-	}
-
-	if (ends)
-	{
-		TEST_PAUSE(LE_PAUSE_MARKED);
-		le_transition_end(rel, &caller->key, &state.row, LE_RELEASED);
-	}
-	else
-		le_lock_drop(LE_LOCK_LEASE, lock_id, ExclusiveLock);
-	table_close(rel, RowExclusiveLock);
-	return ends;
 }

@@ -51,6 +51,7 @@ enum
 	Anum_expires_at,
 	Anum_created_at,
 	Anum_leader_id,
+	Anum_state,
 	Anum_info,
 	Natts_le_lease = Anum_info
 };
@@ -69,6 +70,7 @@ static const Oid column_types[Natts_le_lease] =
 	[Anum_expires_at - 1] = TIMESTAMPTZOID,
 	[Anum_created_at - 1] = TIMESTAMPTZOID,
 	[Anum_leader_id - 1] = TEXTOID,
+	[Anum_state - 1] = CHAROID,
 	[Anum_info - 1] = TEXTOID
 };
 
@@ -284,6 +286,7 @@ row_from_tuple(Relation rel, HeapTuple tuple, LeRow *row)
 	row->created_at = DatumGetTimestampTz(COLUMN(values, created_at));
 	text_to_cstring_buffer(DatumGetTextPP(COLUMN(values, leader_id)),
 						   row->leader_id, sizeof(row->leader_id));
+	row->state = DatumGetChar(COLUMN(values, state));
 	row->has_info = !COLUMN(nulls, info);
 	if (row->has_info)
 		text_to_cstring_buffer(DatumGetTextPP(COLUMN(values, info)),
@@ -410,6 +413,7 @@ tuple_from_row(Relation rel, const LeRow *row)
 	COLUMN(values, expires_at) = TimestampTzGetDatum(row->expires_at);
 	COLUMN(values, created_at) = TimestampTzGetDatum(row->created_at);
 	COLUMN(values, leader_id) = CStringGetTextDatum(row->leader_id);
+	COLUMN(values, state) = CharGetDatum(row->state);
 	COLUMN(nulls, info) = !row->has_info;
 	if (row->has_info)
 		COLUMN(values, info) = CStringGetTextDatum(row->info);

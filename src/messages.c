@@ -25,6 +25,10 @@ le_phase_name(LePhase phase)
 			return "restarted";
 		case LE_PHASE_GRACE:
 			return "grace";
+		case LE_PHASE_REVOKED:
+			return "revoked";
+		case LE_PHASE_HELD:
+			return "held";
 		case LE_PHASE_EXPIRED:
 			return "expired";
 		case LE_PHASE_VACANT:

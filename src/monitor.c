@@ -108,8 +108,7 @@ le_leases(PG_FUNCTION_ARGS)
 		values[COL_STATE] = CStringGetTextDatum("standby");
 		if (epoch != NULL)
 		{
-			TimestampTz end = le_rule_vacant_from(&state, state.row.lineage,
-												  epoch);
+			TimestampTz end = le_rule_shown_end(&state, epoch);
 			int64		to_wall = GetCurrentTimestamp() - le_clock_now(epoch);
 
 			values[COL_EXPIRES_AT] = TimestampTzGetDatum(end + to_wall);
@@ -209,7 +208,7 @@ grace_remaining(Relation rel, const LeEpoch *epoch)
 {
 	LeState		state = {.found = false};
 	TimestampTz end = le_rule_vacant_from(&state, le_token_known_lineage(rel),
-										  epoch);
+										  NULL, epoch);
 	TimestampTz now = le_clock_now(epoch);
 
 	return now < end ? (end - now) / 1000 : 0;

@@ -141,11 +141,12 @@ le_token_known_lineage(Relation rel)
  * Draw the token of a new term: greater than any drawn before in this
  * database, greater than that of the row it replaces, whatever was done to the
  * sequence, and, so that it also grows where the sequence was lost, not behind
- * the wall clock.  The lineage is noted along with it: only a draw shows that
- * a promotion's grace has been waited for.
+ * the wall clock.  The epoch's lineage is noted along with it if a promotion's
+ * grace has been waited for: from then on a lock without a row is vacant.
  */
 int64
-le_token_draw(Relation rel, int64 lineage, int64 above)
+le_token_draw(Relation rel, int64 above, bool note_lineage,
+			  const LeEpoch *epoch)
 {
 	Oid			relid = RelationGetRelid(rel);
 	int64		last;
@@ -162,8 +163,8 @@ le_token_draw(Relation rel, int64 lineage, int64 above)
 						 TOKEN_SEQUENCE)));
 	token = Max(last + 1, GetCurrentTimestamp());
 	sequence_set(rel, TOKEN_SEQUENCE, token);
-	if (sequence_get(rel, LINEAGE_SEQUENCE) != lineage)
-		sequence_set(rel, LINEAGE_SEQUENCE, lineage);
+	if (note_lineage && sequence_get(rel, LINEAGE_SEQUENCE) != epoch->lineage)
+		sequence_set(rel, LINEAGE_SEQUENCE, epoch->lineage);
 
 	le_lock_drop(LE_LOCK_DRAW, relid, ExclusiveLock);
 	return token;

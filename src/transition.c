@@ -17,6 +17,32 @@
 
 #include "leader_election.h"
 
+/*
+ * The row says something else from the commit on, under a token of its own, by
+ * which whoever asks for the old term knows that it is over.
+ *
+ * Within a promotion's grace only because an operator has vouched for this one
+ * lock: the lineage is not noted then, or others would be vacant too.
+ */
+static void
+row_renew(Relation rel, LeRow *row, TimestampTz now, const LeEpoch *epoch)
+{
+	row->token = le_token_draw(rel, row->token, now >= le_rule_grace(epoch),
+							   epoch);
+	row->lineage = epoch->lineage;
+	row->epoch = epoch->id;
+}
+
+/* Note a term that begins with this row, and reserve its heartbeats' memory. */
+static void
+begin_note(const LeKey *key, const LeRow *row, const LeEpoch *epoch)
+{
+	LeReservation reservation = {.token = row->token,.until = row->expires_at};
+	LeReservation *before = le_change_begins(key, row);
+
+	le_entry_reserve(key, &reservation, before, epoch);
+}
+
 /* The caller leads from the commit on, as the lock is vacant. */
 void
 le_transition_begin(Relation rel, const LeCaller *caller, const LeBid *bid,
@@ -24,18 +50,15 @@ le_transition_begin(Relation rel, const LeCaller *caller, const LeBid *bid,
 					LeGrant *grant)
 {
 	LeRow		row = {0};
-	LeReservation reservation;
-	LeReservation *before;
 
 	Assert(le_lock_held(LE_LOCK_LEASE, caller->key.lock_id, ExclusiveLock));
 
+	row.token = state->found ? state->row.token : 0;
+	row_renew(rel, &row, state->now, epoch);
 	row.lock_id = caller->key.lock_id;
-	row.token = le_token_draw(rel, epoch->lineage,
-							  state->found ? state->row.token : 0);
 	row.lease_ms = bid->lease_ms;
 	row.leader_role = caller->role;
-	row.lineage = epoch->lineage;
-	row.epoch = epoch->id;
+	row.state = LE_STATE_LIVE;
 	row.expires_at = state->now + le_rule_length(bid->lease_ms);
 	row.created_at = GetCurrentTimestamp();
 	strlcpy(row.leader_id, caller->instance, sizeof(row.leader_id));
@@ -43,12 +66,9 @@ le_transition_begin(Relation rel, const LeCaller *caller, const LeBid *bid,
 	if (row.has_info)
 		strlcpy(row.info, bid->info, sizeof(row.info));
 
-	if (state->found && !state->row.copied)
+	if (state->found && !state->row.copied && state->row.state == LE_STATE_LIVE)
 		le_change_ends(&caller->key, &state->row, LE_EXPIRED);
-	before = le_change_begins(&caller->key, &row);
-	reservation.token = row.token;
-	reservation.until = row.expires_at;
-	le_entry_reserve(&caller->key, &reservation, before, epoch);
+	begin_note(&caller->key, &row, epoch);
 
 	if (state->found)
 	{
@@ -61,13 +81,90 @@ le_transition_begin(Relation rel, const LeCaller *caller, const LeBid *bid,
 	le_rule_grant(&row, state->now, grant);
 }
 
-/* Nobody leads by this row from the commit on. */
+/*
+ * Nobody leads from the commit on; with a hold nobody may before the term that
+ * ends here is that old.  It began by the lease clock, or, in an earlier epoch,
+ * by the wall clock, which may be wrong: the hold does not last longer than it
+ * would from now on.
+ */
 void
-le_transition_end(Relation rel, const LeKey *key, const LeRow *row,
-				  LeChangeKind how)
+le_transition_release(Relation rel, const LeKey *key, const LeState *state,
+					  int64 hold_ms, const LeEpoch *epoch)
+{
+	LeRow		row = state->row;
+	TimestampTz began;
+	TimestampTz end;
+
+	Assert(le_lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
+
+	began = row.epoch == epoch->id ?
+		row.expires_at - le_rule_length(row.lease_ms) :
+		state->now - (GetCurrentTimestamp() - row.created_at);
+	end = Min(began, state->now) + hold_ms * 1000;
+
+	le_change_ends(key, &row, LE_RELEASED);
+	if (end <= state->now)
+	{
+		le_table_delete(rel, &row);
+		return;
+	}
+	row_renew(rel, &row, state->now, epoch);
+	row.state = LE_STATE_HELD;
+	row.lease_ms = hold_ms;
+	row.expires_at = end;
+	row.has_info = false;
+	le_table_update(rel, &row);
+}
+
+/* The successor leads from the commit on, as if he had begun the term now. */
+void
+le_transition_transfer(Relation rel, const LeKey *key, const LeState *state,
+					   const char *successor, const LeEpoch *epoch)
+{
+	LeRow		row = state->row;
+
+	Assert(le_lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
+
+	le_change_ends(key, &state->row, LE_TRANSFERRED);
+	row_renew(rel, &row, state->now, epoch);
+	row.expires_at = state->now + le_rule_length(row.lease_ms);
+	row.created_at = GetCurrentTimestamp();
+	strlcpy(row.leader_id, successor, sizeof(row.leader_id));
+	row.has_info = false;
+	begin_note(key, &row, epoch);
+	le_table_update(rel, &row);
+	le_schedule_note_term(key->relation);
+}
+
+/*
+ * Nobody leads from the commit on.  Who has led may believe so until the end
+ * of the lease: others wait for that, unless immediately.  state has been
+ * looked at after the mark, so this end is not prolonged any more.
+ */
+void
+le_transition_revoke(Relation rel, const LeKey *key, const LeState *state,
+					 bool immediately, const LeEpoch *epoch)
+{
+	LeRow		row = state->row;
+
+	Assert(le_lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
+
+	le_change_ends(key, &state->row, LE_REVOKED);
+	row.expires_at = immediately ?
+		state->now + le_rule_ban(row.lease_ms) : le_rule_end(state, epoch);
+	row.state = immediately ? LE_STATE_REVOKED_NOW : LE_STATE_REVOKED;
+	row.has_info = false;
+	row_renew(rel, &row, state->now, epoch);
+	le_table_update(rel, &row);
+}
+
+/* Nothing rests on this row any more. */
+void
+le_transition_sweep(Relation rel, const LeKey *key, const LeRow *row)
 {
 	Assert(le_lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
 
-	le_change_ends(key, row, how);
+	le_change_ends(key, row,
+				   row->state == LE_STATE_LIVE ? LE_EXPIRED : LE_SWEPT);
 	le_table_delete(rel, row);
 }

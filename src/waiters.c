@@ -147,6 +147,53 @@ place_is_before(const LePlace *a, const LePlace *b)
 	return a < b;
 }
 
+static bool
+place_may_lead(const LePlace *place, const LeKey *key, TimestampTz now)
+{
+	return place->candidate && le_same_key(&place->key, key) &&
+		now < place->until && now >= place->barred_until;
+}
+
+/* We may not lead before then, so those behind us need not wait for us. */
+void
+le_waiters_bar(TimestampTz until)
+{
+	if (my_place()->barred_until == until)
+		return;					/* nobody else writes it */
+	LWLockAcquire(&waiters->lock, LW_EXCLUSIVE);
+	my_place()->barred_until = until;
+	LWLockRelease(&waiters->lock);
+}
+
+/*
+ * Who is first among the candidates for a lock, other than that instance?
+ * False: there is none.
+ */
+bool
+le_waiters_first(const LeKey *key, const char *except, TimestampTz now,
+				 char *instance)
+{
+	const LePlace *first = NULL;
+
+	if (!le_waiters_attach())
+		return false;
+
+	LWLockAcquire(&waiters->lock, LW_SHARED);
+	for (int i = 0; i < waiters->size; i++)
+	{
+		const LePlace *place = &waiters->places[i];
+
+		if (place_may_lead(place, key, now) &&
+			strcmp(place->instance, except) != 0 &&
+			(first == NULL || place_is_before(place, first)))
+			first = place;
+	}
+	if (first != NULL)
+		strlcpy(instance, first->instance, LE_INSTANCE_MAX + 1);
+	LWLockRelease(&waiters->lock);
+	return first != NULL;
+}
+
 /* How many candidates for the lock that we wait for go before us? */
 int
 le_waiters_before_me(TimestampTz now)
@@ -160,8 +207,7 @@ le_waiters_before_me(TimestampTz now)
 	{
 		const LePlace *place = &waiters->places[i];
 
-		if (place->candidate && now < place->until &&
-			le_same_key(&place->key, &me->key) && place_is_before(place, me))
+		if (place_may_lead(place, &me->key, now) && place_is_before(place, me))
 			before++;
 	}
 	LWLockRelease(&waiters->lock);
