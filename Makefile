@@ -7,6 +7,7 @@ OBJS = \
 	src/answers.o \
 	src/monitor.o \
 	src/fence.o \
+	src/shield.o \
 	src/worker.o \
 	src/args.o \
 	src/guard.o \
@@ -19,6 +20,8 @@ OBJS = \
 	src/launch.o \
 	src/schedule.o \
 	src/look.o \
+	src/events.o \
+	src/history.o \
 	src/lease_table.o \
 	src/tokens.o \
 	src/entry.o \

@@ -28,6 +28,24 @@ ALTER TABLE le_lease
 	ALTER COLUMN leader_id SET STORAGE PLAIN,
 	ALTER COLUMN info SET STORAGE PLAIN;
 
+-- The terms that have ended.  No key: history must not stop an election.
+CREATE TABLE le_term (
+	lock_id		bigint		NOT NULL
+) USING heap;
+ALTER TABLE le_term
+	ADD COLUMN instance text NOT NULL,
+	ALTER COLUMN instance SET STORAGE PLAIN,
+	ADD COLUMN token bigint NOT NULL,
+	ADD COLUMN leader_role oid NOT NULL,
+	ADD COLUMN lease_ms bigint NOT NULL,
+	ADD COLUMN began timestamptz NOT NULL,
+	ADD COLUMN ended timestamptz NOT NULL,
+	ADD COLUMN ended_how "char" NOT NULL,
+	ADD COLUMN ended_by oid,
+	ADD COLUMN renewals bigint,
+	ADD COLUMN least_left_ms bigint;
+CREATE INDEX le_term_lock_id_ended_idx ON le_term (lock_id, ended);
+
 CREATE SEQUENCE le_token_seq;
 CREATE SEQUENCE le_lineage_seq;
 
@@ -46,6 +64,8 @@ SELECT pg_catalog.pg_extension_config_dump('le_token_seq', '');
 
 COMMENT ON TABLE le_lease IS
 	'one row per term of leadership; internal, read the view leader_lease instead';
+COMMENT ON TABLE le_term IS
+	'one row per term of leadership that has ended; internal, read the view leader_history instead';
 COMMENT ON SEQUENCE le_token_seq IS
 	'the last fencing token drawn in this database; internal';
 COMMENT ON SEQUENCE le_lineage_seq IS
@@ -59,7 +79,7 @@ AS 'MODULE_PATHNAME', 'le_shield'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_shield() IS
-	'the trigger of le_lease: raises 42809 when the table is changed by hand; skips rows that logical replication brings; internal';
+	'the trigger of le_lease and le_term: raises 42809 when the table is changed by hand; skips rows that logical replication brings; internal';
 
 CREATE TRIGGER le_shield BEFORE INSERT OR UPDATE OR DELETE ON le_lease
 	FOR EACH ROW EXECUTE FUNCTION le_shield();
@@ -68,6 +88,11 @@ CREATE TRIGGER le_shield_truncate BEFORE TRUNCATE ON le_lease
 ALTER TABLE le_lease
 	ENABLE ALWAYS TRIGGER le_shield,
 	ENABLE ALWAYS TRIGGER le_shield_truncate;
+
+-- (What has ended may be deleted by its owner.)
+CREATE TRIGGER le_shield BEFORE INSERT OR UPDATE ON le_term
+	FOR EACH ROW EXECUTE FUNCTION le_shield();
+ALTER TABLE le_term ENABLE ALWAYS TRIGGER le_shield;
 
 -- ---------------------------------------------------------------------
 -- Becoming, staying and ceasing to be the leader
@@ -320,7 +345,7 @@ AS 'MODULE_PATHNAME', 'le_sweep'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_sweep(bigint) IS
-	'delete at most 1000 leases that have been over for expired_for_ms milliseconds (0..86400000, default 5000), skipping those whose lock is busy, and drop from memory the heartbeats that are over; returns the number of deleted leases. In an open transaction it keeps their locks from everybody until that ends. The sweeper does this by itself. Errors, nothing changed: 22004 NULL argument; 22023 out of range; 42501 the caller neither has the rights of the owner of le_lease nor may grant EXECUTE on this function; 25006 read-only transaction or standby';
+	'delete at most 1000 leases that have been over for expired_for_ms milliseconds (0..86400000, default 5000), skipping those whose lock is busy, and drop from memory the heartbeats that have been over for as long; returns the number of deleted leases. In an open transaction it keeps their locks from everybody until that ends. The sweeper does this by itself. Errors, nothing changed: 22004 NULL argument; 22023 out of range; 42501 the caller neither has the rights of the owner of le_lease nor may grant EXECUTE on this function; 25006 read-only transaction or standby';
 
 CREATE FUNCTION le_info(
 	OUT version text,
@@ -403,6 +428,74 @@ COMMENT ON COLUMN leader_waiting.since IS 'when its call began, in wall time';
 COMMENT ON COLUMN leader_waiting.priority IS 'who has a larger one goes first';
 COMMENT ON COLUMN leader_waiting.pid IS 'its server process';
 
+CREATE FUNCTION le_terms(
+	OUT lock_id bigint,
+	OUT instance text,
+	OUT token bigint,
+	OUT leader_role name,
+	OUT lease_ms bigint,
+	OUT began timestamptz,
+	OUT ended timestamptz,
+	OUT ended_how text,
+	OUT ended_by name,
+	OUT renewals bigint,
+	OUT least_left_ms bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'le_terms'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1000;
+
+COMMENT ON FUNCTION le_terms() IS
+	'the rows of the view leader_history: the terms that have ended, as they are at this moment. Error: 55000 le_term has been changed by hand';
+
+CREATE VIEW leader_history AS
+	SELECT lock_id, instance, token, leader_role, lease_ms, began, ended,
+		   ended_how, ended_by, renewals, least_left_ms
+	FROM le_terms();
+
+COMMENT ON VIEW leader_history IS
+	'the terms that have ended, kept for leader_election.history_retention, at most 100000 in a database. Its reader needs EXECUTE on le_terms() too';
+COMMENT ON COLUMN leader_history.lock_id IS 'the lock';
+COMMENT ON COLUMN leader_history.instance IS 'name of the instance that led';
+COMMENT ON COLUMN leader_history.token IS 'fencing token of the term';
+COMMENT ON COLUMN leader_history.leader_role IS 'the role that began the term';
+COMMENT ON COLUMN leader_history.lease_ms IS 'length of the lease in milliseconds';
+COMMENT ON COLUMN leader_history.began IS 'start of the term, in wall time';
+COMMENT ON COLUMN leader_history.ended IS 'end of the term, in wall time; of one that has run out the end of its lease, not when that was noticed';
+COMMENT ON COLUMN leader_history.ended_how IS 'released, transferred, revoked or expired';
+COMMENT ON COLUMN leader_history.ended_by IS 'the role that ended it; NULL if it has run out';
+COMMENT ON COLUMN leader_history.renewals IS 'number of its heartbeats; NULL if a restart has lost it';
+COMMENT ON COLUMN leader_history.least_left_ms IS 'the least time in milliseconds that a heartbeat found left of the lease, counted as long as the server keeps it, a tenth longer than lease_ms; NULL if there was no heartbeat or a restart has lost it';
+
+CREATE VIEW leader_stat AS
+	SELECT lock_id,
+		   pg_catalog.count(*) AS terms,
+		   pg_catalog.count(*) FILTER (WHERE ended_how OPERATOR(pg_catalog.=) 'released') AS released,
+		   pg_catalog.count(*) FILTER (WHERE ended_how OPERATOR(pg_catalog.=) 'transferred') AS transferred,
+		   pg_catalog.count(*) FILTER (WHERE ended_how OPERATOR(pg_catalog.=) 'revoked') AS revoked,
+		   pg_catalog.count(*) FILTER (WHERE ended_how OPERATOR(pg_catalog.=) 'expired') AS expired,
+		   pg_catalog.min(least_left_ms) AS least_left_ms,
+		   pg_catalog.sum(gap) AS leaderless,
+		   pg_catalog.max(gap) AS leaderless_longest
+	FROM (SELECT lock_id, ended_how, least_left_ms,
+				 GREATEST(began OPERATOR(pg_catalog.-) pg_catalog.max(ended) OVER (
+							PARTITION BY lock_id ORDER BY token
+							ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),
+						  '0'::pg_catalog.interval) AS gap
+		  FROM leader_history) AS term
+	GROUP BY lock_id;
+
+COMMENT ON VIEW leader_stat IS
+	'the terms of each lock that leader_history knows: how they have ended, how close they came to running out, and how long nobody led between them. Its reader needs EXECUTE on le_terms() too';
+COMMENT ON COLUMN leader_stat.lock_id IS 'the lock';
+COMMENT ON COLUMN leader_stat.terms IS 'number of ended terms';
+COMMENT ON COLUMN leader_stat.released IS 'of these, released by their leader';
+COMMENT ON COLUMN leader_stat.transferred IS 'of these, handed over by their leader';
+COMMENT ON COLUMN leader_stat.revoked IS 'of these, ended by an operator';
+COMMENT ON COLUMN leader_stat.expired IS 'of these, run out';
+COMMENT ON COLUMN leader_stat.least_left_ms IS 'the least of leader_history.least_left_ms';
+COMMENT ON COLUMN leader_stat.leaderless IS 'time between these terms in which nobody led, in all';
+COMMENT ON COLUMN leader_stat.leaderless_longest IS 'the longest of these times';
+
 -- ---------------------------------------------------------------------
 -- Who may do what: nobody anything, but the owner
 -- ---------------------------------------------------------------------
@@ -428,7 +521,8 @@ REVOKE ALL ON FUNCTION
 	le_sweep(bigint),
 	le_info(),
 	le_leases(),
-	le_waiters()
+	le_waiters(),
+	le_terms()
 FROM PUBLIC;
 
 -- (le_fence() and le_shield() stay with PUBLIC: they can do nothing but refuse,
@@ -437,7 +531,7 @@ FROM PUBLIC;
 
 -- The table is written by the functions only, and whoever may read it or the
 -- view sees instance names, which are the credentials of the leaders.
-REVOKE ALL ON TABLE le_lease, leader_lease, leader_waiting, leader_protected FROM PUBLIC;
+REVOKE ALL ON TABLE le_lease, le_term, leader_lease, leader_waiting, leader_history, leader_stat, leader_protected FROM PUBLIC;
 REVOKE ALL ON SEQUENCE le_token_seq, le_lineage_seq FROM PUBLIC;
 
 -- A dump of the database includes the last token, and whoever may dump the
@@ -469,6 +563,28 @@ BEGIN
 	LOOP
 		EXECUTE format('REVOKE ALL ON %s %s FROM %s',
 					   given.kind, given.object, given.grantee::regrole);
+	END LOOP;
+END $$;
+
+-- Monitoring may read the views, and le_info().
+DO LANGUAGE plpgsql $$
+DECLARE
+	given record;
+BEGIN
+	SET LOCAL search_path = pg_catalog, pg_temp;
+	FOR given IN
+		SELECT 'SELECT ON TABLE' AS what, c.oid::regclass::text AS object
+		FROM pg_depend JOIN pg_class c ON classid = 'pg_class'::regclass AND c.oid = objid
+		WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e' AND relkind = 'v'
+			  AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'leader_election')
+		UNION
+		SELECT 'EXECUTE ON FUNCTION', p.oid::regprocedure::text
+		FROM pg_depend JOIN pg_proc p ON classid = 'pg_proc'::regclass AND p.oid = objid
+		WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
+			  AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'leader_election')
+			  AND proname IN ('le_info', 'le_leases', 'le_waiters', 'le_terms')
+	LOOP
+		EXECUTE format('GRANT %s %s TO pg_monitor', given.what, given.object);
 	END LOOP;
 END $$;
 

@@ -4,14 +4,15 @@
     examples/leader.py 'dbname=app host=/var/run/postgresql'
 
 Needs psycopg2 (Debian: python3-psycopg2), a role that may execute
-le_try_acquire, le_renew, le_release, le_token and le_guard, and for its work
+le_campaign, le_keep_alive, le_release and le_guard, and for its work
 
     CREATE TABLE le_example (token bigint, at timestamptz DEFAULT now());
 
-Start it several times.  Ctrl-C or SIGTERM: it ends its piece of work, releases,
-and another leads at once.  SIGKILL or SIGSTOP: another leads when the lease
-has run out, and what this one has not committed by then is refused.  If the
-work raises, it releases and exits with status 1; start it again by a supervisor.
+Start it several times.  Ctrl-C or SIGTERM, or an operator's
+SELECT le_request_resign(1): it ends its piece of work, releases, and another
+leads at once.  SIGKILL or SIGSTOP: another leads when the lease has run out, and
+what this one has not committed by then is refused.  If the work raises, it
+releases and exits with status 1; start it again by a supervisor.
 """
 import random
 import signal
@@ -24,7 +25,8 @@ import psycopg2
 
 LOCK, LEASE = 1, 10             # the lease in seconds
 RENEWAL, JITTER = 3, 2          # a leader's heartbeats
-RETRY = 1                       # the others ask faster, and so does who got an error
+WAIT = 5                        # the others wait for so long in one call
+RETRY = 1                       # who got an error asks again
 PATIENCE = 60                   # longer than any piece of work takes
 
 
@@ -51,6 +53,7 @@ class Contender(threading.Thread):
         self.term = None, 0             # token and deadline, which belong together
         self.lost = None                # the token that a guard has refused
         self.asked = clock()            # when the work has last shown up
+        self.waits = False              # in a call that may take long
         self.stopping = False           # begin no more work
         self.work_is_over = threading.Event()
 
@@ -69,6 +72,14 @@ class Contender(threading.Thread):
         """For signal.signal(), so it must not touch a lock: sets a flag."""
         self.stopping = True
 
+    def end(self):
+        """No more heartbeats, for the work has ended; do not wait for the lead."""
+        self.work_is_over.set()
+        db = self.db
+        if self.waits and db is not None:
+            db.cancel()
+        self.join(LEASE)
+
     # What runs in the thread.
 
     def live_token(self):
@@ -82,38 +93,50 @@ class Contender(threading.Thread):
         try:
             with self.db.cursor() as cursor:
                 cursor.execute(sql, args)
-                return cursor.fetchone()[0]
+                return cursor.fetchone()
         except psycopg2.Error:
             self.db.close()
             self.db = None
             raise
 
     def heartbeat(self, token):
-        sent = clock()                          # the lease counts from before sending
-        renewed = self.ask("SELECT le_renew(%s, %s, %s)", LOCK, self.me, token)
-        if renewed and self.live_token():       # an answer after the deadline is void
-            self.term = token, sent + LEASE
+        sent = clock()                          # the deadline counts from before sending
+        leads, valid_for_ms, resign = self.ask(
+            "SELECT leads, valid_for_ms, resign_requested FROM le_keep_alive(%s, %s, %s)",
+            LOCK, self.me, token)
+        if leads and self.live_token():         # an answer after the deadline is void
+            self.term = token, sent + valid_for_ms / 1000
         else:
             self.term = None, 0
+        if resign:
+            self.stop()
 
-    def try_to_lead(self):
+    def wait_for_the_lead(self):
         self.term = None, 0
         sent = clock()
-        if self.ask("SELECT le_try_acquire(%s, %s, %s)", LOCK, self.me, LEASE * 1000):
-            token = self.ask("SELECT le_token(%s, %s)", LOCK, self.me)
-            self.term = token, sent + LEASE
+        self.waits = True
+        try:
+            elected, token, valid_for_ms = self.ask(
+                "SELECT elected, token, valid_for_ms FROM le_campaign(%s, %s, %s, wait_ms => %s)",
+                LOCK, self.me, LEASE * 1000, WAIT * 1000)
+        finally:
+            self.waits = False
+        if elected:
+            self.term = token, sent + valid_for_ms / 1000
+        return elected
 
     def turn(self):
         """Elect once; how long to wait until the next turn."""
         try:
-            self.me = self.me or self.ask("SELECT le_instance(%s)", socket.gethostname()[:60])
+            if self.me is None:
+                self.me, = self.ask("SELECT le_instance(%s)", socket.gethostname()[:60])
             token = self.live_token()
             if clock() - self.asked > PATIENCE:
                 complain("the work hangs: not asking for the lead")
             elif token is not None:
                 self.heartbeat(token)
-            elif not self.stopping:
-                self.try_to_lead()
+            elif not self.stopping and not self.wait_for_the_lead():
+                return 0                        # and go on waiting
             if self.live_token() is not None:
                 return RENEWAL + random.uniform(-JITTER, JITTER)
         except psycopg2.Error as error:         # changes nothing until the deadline
@@ -171,8 +194,7 @@ def main():
                 print("not leading", flush=True)
             time.sleep(0.05)
     finally:                                    # also if the work has died
-        contender.work_is_over.set()            # no more heartbeats; release
-        contender.join(LEASE)
+        contender.end()                         # and release
     return 0 if contender.stopping else 1
 
 

@@ -18,7 +18,7 @@ SELECT proname, provolatile, proparallel, proisstrict, prosecdef,
 	   has_function_privilege('public', oid, 'EXECUTE') AS public_execute
 FROM pg_proc WHERE proname LIKE 'le\_%' ORDER BY proname;
 SELECT relname, has_table_privilege('public', oid, 'SELECT') AS public_select
-FROM pg_class WHERE relname IN ('le_lease', 'leader_lease', 'leader_protected', 'leader_waiting', 'le_token_seq', 'le_lineage_seq')
+FROM pg_class WHERE relname IN ('le_lease', 'leader_lease', 'leader_protected', 'leader_waiting', 'leader_history', 'leader_stat', 'le_term', 'le_token_seq', 'le_lineage_seq')
 ORDER BY relname;
 
 -- only the token sequence is dumped

@@ -85,6 +85,7 @@ le_entry_beat(const LeCaller *caller, int64 lease_ms, Oid judged_role,
 		beat = LE_BEAT_TOO_LONG;
 	else
 	{
+		entry->least_left = Min(entry->least_left, entry->expires_at - *now);
 		entry->expires_at = *now + le_rule_length(entry->lease_ms);
 		entry->renewed_at = *now;
 		entry->renewals++;
@@ -108,6 +109,7 @@ le_entry_beat_row(const LeCaller *caller, const LeRow *row,
 {
 	LeEntry    *entry;
 	LeState		state;
+	TimestampTz end;
 	bool		live;
 
 	Assert(le_lock_held(LE_LOCK_LEASE, caller->key.lock_id, ShareLock) ||
@@ -122,6 +124,7 @@ le_entry_beat_row(const LeCaller *caller, const LeRow *row,
 	state.now = le_clock_now(epoch);
 	state.entry = *entry;
 	live = le_rule_live(&state, epoch);
+	end = le_rule_end(&state, epoch);
 	if (live)
 	{
 		if (entry->token != row->token)
@@ -130,13 +133,14 @@ le_entry_beat_row(const LeCaller *caller, const LeRow *row,
 			/* the place was reserved for this term */
 			memset(&entry->reserved, 0, sizeof(LeReservation));
 			entry->renewals = 0;
+			entry->least_left = PG_INT64_MAX;
 			entry->lease_ms = row->lease_ms;
 			entry->leader_role = row->leader_role;
 			strlcpy(entry->leader_id, row->leader_id,
 					sizeof(entry->leader_id));
 		}
-		entry->expires_at = Max(le_rule_end(&state, epoch),
-								state.now + le_rule_length(row->lease_ms));
+		entry->least_left = Min(entry->least_left, end - state.now);
+		entry->expires_at = Max(end, state.now + le_rule_length(row->lease_ms));
 		entry->renewed_at = state.now;
 		entry->renewals++;
 		entry->recheck = false;

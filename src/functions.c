@@ -278,7 +278,8 @@ le_sweep(PG_FUNCTION_ARGS)
 							 le_sweep_batch(), &count, &rows);
 	deleted = le_sweep_delete(caller.key.relation, expired_for_ms,
 							  lock_ids, count);
-	le_store_drop_over(le_clock_now(le_epoch_current()));
+	le_store_drop_over(le_clock_now(le_epoch_current()) -
+					   expired_for_ms * 1000);
 
 	PG_RETURN_INT64(deleted);
 }

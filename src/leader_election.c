@@ -93,6 +93,17 @@ _PG_init(void)
 							 "One line each, with lock, instance and token.",
 							 &le_log_terms,
 							 false, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("leader_election.notify",
+							 "Sends NOTIFY leader_election when a term begins or is ended.",
+							 "Makes commits that begin or end a term wait for each other, and for any other NOTIFY, in the whole server.",
+							 &le_notify,
+							 false, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("leader_election.history_retention",
+							"Keeps ended terms for the view leader_history for that long.",
+							"0 keeps none. Not more than 100000 in a database.",
+							&le_history_retention,
+							604800, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("leader_election.promotion_grace",
 							"Time after a promotion in which nobody becomes leader.",
 							"Must not be shorter than the longest lease in use. 0 is for clusters that promote only synchronous standbys.",

@@ -19,6 +19,7 @@
  *	answers.c			those that answer with a row: waiting, heartbeats
  *	monitor.c			the SQL functions that show: the view's rows, le_info()
  *	fence.c				le_fence: tables that are written under a guard only
+ *	shield.c			nobody but our functions changes our tables
  *	worker.c			the sweeper's life
  *	args.c				the arguments that SQL functions have in common
  * protocol: what is decided, and in which order locks, clock, entry and row
@@ -35,6 +36,8 @@
  *	launch.c			starting the sweeper
  *	schedule.c			when a database's sweep is due, and who sweeps now
  *	look.c				one look at a lock
+ *	events.c			NOTIFY, for whoever listens
+ *	history.c			the terms that have ended
  *	lease_table.c		the only file that touches rows
  *	tokens.c			the only file that touches the sequences
  *	entry.c				what happens to an entry: heartbeats, marks
@@ -91,6 +94,7 @@
 #define LE_WAIT_MS_MAX 60000	/* longer, and VACUUM would be held back */
 #define LE_PRIORITY_MAX 9
 #define LE_TOKEN_ANY PG_INT64_MIN	/* stands for any term; no term has it */
+#define LE_HISTORY_MAX 100000	/* ended terms that are kept in a database */
 #define LE_SWEEP_BATCH 1000		/* rows deleted in one transaction at most */
 
 /* leadership lost */
@@ -254,6 +258,7 @@ typedef struct LeEntry
 								 * place is reserved for */
 	TimestampTz awaited_until;	/* somebody waits for the lock, a hint */
 	int64		resign_token;	/* this term was asked to end; 0: none */
+	int64		least_left;		/* microseconds that a heartbeat has found */
 	char		leader_id[LE_INSTANCE_MAX + 1];
 } LeEntry;
 
@@ -380,6 +385,7 @@ typedef struct LeShared
 	int			memory_limit;	/* kB, as last applied to area */
 	bool		no_worker_slot; /* at the last attempt to start a sweeper ... */
 	bool		no_worker_slot_logged;	/* ... or at any in this epoch */
+	bool		no_history_logged;	/* in this epoch */
 } LeShared;
 
 /* How a term began or ended */
@@ -521,7 +527,6 @@ extern Oid	le_table_of_function(Oid funcid);
 extern Relation le_table_open(Oid relid, LOCKMODE mode);
 extern Relation le_table_try_open(Oid relid, LOCKMODE mode);
 extern bool le_table_indexes_are_plain(Relation rel);
-extern bool le_table_is_shielded(Relation rel);
 extern bool le_table_read(Relation rel, int64 lock_id, LeRow *row);
 extern void le_table_scan_begin(Relation rel, LeTableScan *scan);
 extern bool le_table_scan_next(LeTableScan *scan, LeRow *row);
@@ -543,6 +548,18 @@ extern void le_waiters_wake(const LeKey *key, const char *instance,
 							bool vacant);
 extern void le_waiters_wake_all(Oid database);
 extern LePlace *le_waiters_list(Oid relid, TimestampTz now, int *count);
+
+/* events.c */
+extern bool le_notify;
+
+extern void le_event_queue(const LeKey *key, const char *event);
+
+/* history.c */
+extern int	le_history_retention;
+
+extern void le_history_note(Relation rel, const LeState *state,
+							LeChangeKind how, const LeEpoch *epoch);
+extern bool le_history_trim(Oid lease_relid, int batch);
 
 /* look.c */
 extern void le_look(Relation rel, const LeKey *key, const LeEpoch *epoch,
@@ -612,7 +629,7 @@ extern void le_transition_revoke(Relation rel, const LeKey *key,
 								 const LeState *state, bool immediately,
 								 const LeEpoch *epoch);
 extern void le_transition_sweep(Relation rel, const LeKey *key,
-								const LeRow *row);
+								const LeState *state, const LeEpoch *epoch);
 
 /* ---------------------------------------------------------------------
  * protocol
@@ -679,6 +696,9 @@ extern void le_arg_own_token(FunctionCallInfo fcinfo, LeCaller *caller);
 extern void le_arg_locate(FunctionCallInfo fcinfo, LeCaller *caller,
 						  const char *function, bool writes);
 extern void le_check_primary(const char *function);
+
+/* shield.c */
+extern bool le_shield_is_on(Relation rel);
 
 /* worker.c */
 extern PGDLLEXPORT void le_sweeper_main(Datum main_arg);

@@ -269,7 +269,7 @@ le_info(PG_FUNCTION_ARGS)
 		warn(&warnings, "le_token_seq and le_lineage_seq are in a publication");
 	if (!le_table_indexes_are_plain(rel))
 		warn(&warnings, "le_lease has other indexes than its primary key");
-	if (!le_table_is_shielded(rel))
+	if (!le_shield_is_on(rel))
 		warn(&warnings, "le_lease has lost the triggers that keep it from being changed by hand or by replication: ENABLE ALWAYS TRIGGER le_shield and le_shield_truncate");
 
 	values[COL_VERSION] = CStringGetTextDatum(LE_VERSION);

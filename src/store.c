@@ -235,8 +235,11 @@ le_store_delete(LeEntry *entry)
 }
 
 /*
- * Drop the entries that are over, of any database: nobody else would drop
- * those of a dropped database or extension.  Returns how many.
+ * Drop the entries that are over by then, of any database: nobody else would
+ * drop those of a dropped database.  Returns how many.
+ *
+ * Who can wait drops none whose row may be there still: with it goes the time
+ * at which the term has ended.
  */
 int64
 le_store_drop_over(TimestampTz now)

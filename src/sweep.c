@@ -102,7 +102,7 @@ le_sweep_delete(Oid relid, int64 expired_for_ms, const int64 *lock_ids,
 		le_look(rel, &key, epoch, &state);
 		if (le_rule_over(&state, expired_for_ms, epoch))
 		{
-			le_transition_sweep(rel, &key, &state.row);
+			le_transition_sweep(rel, &key, &state, epoch);
 			deleted++;
 		}
 		else

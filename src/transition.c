@@ -33,6 +33,20 @@ row_renew(Relation rel, LeRow *row, TimestampTz now, const LeEpoch *epoch)
 	row->epoch = epoch->id;
 }
 
+/* Note that the term of this row ends, or, if it had ended before, its row. */
+static void
+end_note(Relation rel, const LeKey *key, const LeState *state,
+		 LeChangeKind how, const LeEpoch *epoch)
+{
+	if (state->row.state != LE_STATE_LIVE)
+	{
+		le_change_ends(key, &state->row, how == LE_EXPIRED ? LE_SWEPT : how);
+		return;
+	}
+	le_change_ends(key, &state->row, how);
+	le_history_note(rel, state, how, epoch);
+}
+
 /* Note a term that begins with this row, and reserve its heartbeats' memory. */
 static void
 begin_note(const LeKey *key, const LeRow *row, const LeEpoch *epoch)
@@ -66,9 +80,10 @@ le_transition_begin(Relation rel, const LeCaller *caller, const LeBid *bid,
 	if (row.has_info)
 		strlcpy(row.info, bid->info, sizeof(row.info));
 
-	if (state->found && !state->row.copied && state->row.state == LE_STATE_LIVE)
-		le_change_ends(&caller->key, &state->row, LE_EXPIRED);
+	if (state->found && !state->row.copied)
+		end_note(rel, &caller->key, state, LE_EXPIRED, epoch);
 	begin_note(&caller->key, &row, epoch);
+	le_event_queue(&caller->key, "acquired");
 
 	if (state->found)
 	{
@@ -102,7 +117,8 @@ le_transition_release(Relation rel, const LeKey *key, const LeState *state,
 		state->now - (GetCurrentTimestamp() - row.created_at);
 	end = Min(began, state->now) + hold_ms * 1000;
 
-	le_change_ends(key, &row, LE_RELEASED);
+	end_note(rel, key, state, LE_RELEASED, epoch);
+	le_event_queue(key, "released");
 	if (end <= state->now)
 	{
 		le_table_delete(rel, &row);
@@ -125,7 +141,8 @@ le_transition_transfer(Relation rel, const LeKey *key, const LeState *state,
 
 	Assert(le_lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
 
-	le_change_ends(key, &state->row, LE_TRANSFERRED);
+	end_note(rel, key, state, LE_TRANSFERRED, epoch);
+	le_event_queue(key, "transferred");
 	row_renew(rel, &row, state->now, epoch);
 	row.expires_at = state->now + le_rule_length(row.lease_ms);
 	row.created_at = GetCurrentTimestamp();
@@ -149,7 +166,8 @@ le_transition_revoke(Relation rel, const LeKey *key, const LeState *state,
 
 	Assert(le_lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
 
-	le_change_ends(key, &state->row, LE_REVOKED);
+	end_note(rel, key, state, LE_REVOKED, epoch);
+	le_event_queue(key, "revoked");
 	row.expires_at = immediately ?
 		state->now + le_rule_ban(row.lease_ms) : le_rule_end(state, epoch);
 	row.state = immediately ? LE_STATE_REVOKED_NOW : LE_STATE_REVOKED;
@@ -160,11 +178,11 @@ le_transition_revoke(Relation rel, const LeKey *key, const LeState *state,
 
 /* Nothing rests on this row any more. */
 void
-le_transition_sweep(Relation rel, const LeKey *key, const LeRow *row)
+le_transition_sweep(Relation rel, const LeKey *key, const LeState *state,
+					const LeEpoch *epoch)
 {
 	Assert(le_lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
 
-	le_change_ends(key, row,
-				   row->state == LE_STATE_LIVE ? LE_EXPIRED : LE_SWEPT);
-	le_table_delete(rel, row);
+	end_note(rel, key, state, LE_EXPIRED, epoch);
+	le_table_delete(rel, &state->row);
 }

@@ -108,6 +108,7 @@ sweep_rows(Oid relid, bool *nothing_left)
 	int64		rows;
 	int			count;
 	int			deleted = 0;
+	bool		more_terms = true;
 
 	if (!sweep_begin(relid, &save_userid, &save_sec_context))
 		return false;
@@ -122,6 +123,14 @@ sweep_rows(Oid relid, bool *nothing_left)
 			return false;
 		deleted += le_sweep_delete(relid, SWEEP_EXPIRED_FOR_MS, lock_ids + i,
 								   Min(count - i, le_sweep_batch()));
+		sweep_end(save_userid, save_sec_context);
+	}
+
+	while (more_terms)
+	{
+		if (!sweep_begin(relid, &save_userid, &save_sec_context))
+			return false;
+		more_terms = le_history_trim(relid, LE_SWEEP_BATCH);
 		sweep_end(save_userid, save_sec_context);
 	}
 
@@ -144,7 +153,9 @@ sweep(Oid relid)
 	terms_begun = le_schedule_terms_begun(relid);
 	if (sweep_rows(relid, &nothing_left))
 		le_schedule_note_sweep(relid, terms_begun, nothing_left);
-	le_store_drop_over(le_clock_now(le_epoch_current()));
+	le_store_drop_over(le_clock_now(le_epoch_current()) -
+					   INT64CONST(1000) * (SWEEP_EXPIRED_FOR_MS +
+										   2 * ((int64) le_sweep_interval + le_sweep_jitter)));
 
 	StartTransactionCommand();
 	le_schedule_forget_gone();

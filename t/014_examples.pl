@@ -106,7 +106,7 @@ sub await_following
 	return await_sql(
 		"$self->{name} follows", "
 		SELECT count(*) > 0 FROM pg_stat_activity
-		 WHERE application_name = '$self->{name}' AND query ~ 'le_try_acquire'");
+		 WHERE application_name = '$self->{name}' AND query ~ 'le_campaign'");
 }
 
 sub pieces
@@ -164,10 +164,17 @@ my $follower = contend('second');
 await_following($follower);
 is($follower->{out}, '', 'another one does not lead');
 
-foreach my $signal ('TERM', 'INT')
+foreach my $how ('TERM', 'INT', 'an operator')
 {
-	$leader->{run}->signal($signal);
-	is(await_end($leader), 0, "SIG$signal ends a leader");
+	if ($how eq 'an operator')
+	{
+		is(sql('SELECT le_request_resign(1)'), 't', 'a leader is asked to go');
+	}
+	else
+	{
+		$leader->{run}->signal($how);
+	}
+	is(await_end($leader), 0, "$how ends a leader");
 	is(has_lease($leader), 0, '... and its term');
 	like(
 		$leader->{out},
@@ -178,7 +185,7 @@ foreach my $signal ('TERM', 'INT')
 		'>', $leader->{token}, 'the other one leads');
 	await_work($follower);
 	$leader = $follower;
-	$follower = contend("after_$signal");
+	$follower = contend("after_" . $how =~ s/\W/_/r);
 	await_following($follower);
 }
 
@@ -289,12 +296,17 @@ leader.time.sleep = lambda seconds: None
 
 def ask(self, sql, *args):
     global now
-    calls.append(sql.split("(")[0] + str(args[2:]))
+    name = sql.split("(")[0].split()[-1]
+    calls.append(name + str(args[2:]))
     delay, answer = answers.pop(0) if answers else (0, True)
     now += delay
     if answer is None:
         raise psycopg2.OperationalError("no connection")
-    return answer
+    if name == "le_keep_alive":
+        return bool(answer), 10000, answer == "resign"
+    if name == "le_campaign":
+        return (True, 7, 10000 + 900 * delay) if answer else (False, None, None)
+    return answer,
 
 leader.Contender.ask = ask
 
@@ -307,13 +319,16 @@ def contender(*term):
     return c
 
 c = contender()
-answers += [(3, True), (1, 7)]
+answers += [(3, True)]
 c.turn()
-print("a term counts from before sending:", c.term)
-now = 1009
+print("a term counts from before sending, and from the wait:", c.term)
+now = 1012.6
 print("it lasts", c.leads())
-now = 1010
+now = 1012.7
 print("until", c.leads())
+c = contender()
+answers += [(5, False)]
+print("who has waited in vain waits again:", c.turn(), c.term)
 
 c = contender(7, 1008)
 answers += [(3, True)]
@@ -333,8 +348,11 @@ print("a false does:", c.term)
 
 c = contender(7, 1008)
 c.deposed(7)
+print("LE001 ends a term:", c.turn() > 0, c.leads(), calls)
+c = contender(7, 1008)
+answers += [(0, "resign")]
 c.turn()
-print("LE001 ends a term:", calls)
+print("asked to go:", c.leads(), c.stopping, c.term)
 
 c = contender(7, 1008)
 c.stop()
@@ -363,31 +381,30 @@ print("the work goes on:", calls)
 
 c = contender(7, 1000000)
 beats = [c.turn() for _ in range(1000)]
-c = contender()
-answers += [(0, False)] * 1000
-asks = [c.turn() for _ in range(1000)]
 c = contender(7, 1000000)
 answers += [(0, None)] * 1000
 again = [c.turn() for _ in range(1000)]
-print("pauses:", max(asks) <= min(beats), max(again) <= 1, max(beats) < leader.LEASE / 2 + 1)
+print("pauses:", min(beats) >= 1, max(again) <= 1, max(beats) < leader.LEASE / 2 + 1)
 PYTHON
 	is($err, '', 'no error');
 	is($out, <<'SAID', 'as expected');
-a term counts from before sending: (7, 1010)
+a term counts from before sending, and from the wait: (7, 1012.7)
 it lasts 7
 until None
-and so does a heartbeat: (7, 1010)
+who has waited in vain waits again: 0 (None, 0)
+and so does a heartbeat: (7, 1010.0)
 but not one answered after the deadline: (None, 0)
 an error changes nothing: (7, 1008)
 a false does: (None, 0)
-LE001 ends a term: ['SELECT le_try_acquire(10000,)', 'SELECT le_token()']
-told to stop, while the work ends: None ['SELECT le_renew(7,)']
-but nothing new: ['SELECT le_renew(7,)']
+LE001 ends a term: True None ['le_campaign(10000, 5000)']
+asked to go: None True (7, 1010.0)
+told to stop, while the work ends: None ['le_keep_alive(7,)']
+but nothing new: ['le_keep_alive(7,)']
 released
-a release is repeated: ['SELECT le_release(7,)', 'SELECT le_release(7,)', 'SELECT le_release(7,)']
-until the lease is over: ['SELECT le_release(7,)', 'SELECT le_release(7,)']
+a release is repeated: ['le_release(7,)', 'le_release(7,)', 'le_release(7,)']
+until the lease is over: ['le_release(7,)', 'le_release(7,)']
 the work hangs: []
-the work goes on: ['SELECT le_renew(7,)']
+the work goes on: ['le_keep_alive(7,)']
 pauses: True True True
 SAID
 };

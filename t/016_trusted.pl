@@ -72,7 +72,7 @@ subtest 'installation' => sub {
 			   AND grantee = quote_ident(current_user)::regrole
 			 ORDER BY 1, 2}),
 		"le_token_seq|SELECT|t\nle_token_seq|UPDATE|t\n"
-		  . "leader_lease|SELECT|t\nleader_protected|SELECT|t",
+		  . join("\n", map { "leader_$_|SELECT|t" } qw(history lease protected stat waiting)),
 		'what he may do with the relations');
 	is( as($owner, q{
 			SELECT count(*) > 10, every(is_grantable) FROM pg_proc, aclexplode(proacl)
