@@ -208,7 +208,7 @@ subtest 'notifications' => sub {
 
 subtest "$crowd wait" => sub {
 	my $token = begins(5, 'a', 2000);
-	my $crowd_wait = 10_000;
+	my $crowd_wait = 20_000;    # all must have come before it is over
 	my $script = $node->basedir . '/wait.sql';
 	append_to_file($script, "
 		INSERT INTO answers SELECT elected, token, leader_id
