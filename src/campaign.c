@@ -114,11 +114,19 @@ wait_sleep(TimestampTz now, TimestampTz until)
  * ---------------------------------------------------------------------
  */
 
+/* How long those who are before us go before us at a vacancy */
+static int64
+campaign_delay(TimestampTz now)
+{
+	return Min(le_waiters_before_me(now) * TURN_OF_NEXT, TURN_OF_LAST);
+}
+
 static void
 campaign_wait(const LeCaller *caller, LeBid *bid, TimestampTz until,
 			  LeAnswer *answer)
 {
 	TimestampTz my_turn = 0;	/* at the vacancy that we see; 0: none */
+	TimestampTz looked_at = DT_NOEND;	/* when there was none */
 	int64		again = AGAIN_MIN;
 
 	for (;;)
@@ -126,7 +134,6 @@ campaign_wait(const LeCaller *caller, LeBid *bid, TimestampTz until,
 		TimestampTz next;
 
 		wait_check_client();
-		le_entry_await(&caller->key, until);
 
 		le_lease_acquire(caller, bid, answer);
 		if (answer->leads)
@@ -134,19 +141,24 @@ campaign_wait(const LeCaller *caller, LeBid *bid, TimestampTz until,
 		le_waiters_bar(answer->barred ? answer->free_at : 0);
 		if (answer->now < answer->free_at)
 		{
+			/* if they all come then, the first has to wait for a processor */
 			my_turn = 0;
-			next = answer->free_at;
+			looked_at = answer->now;
+			next = answer->free_at + campaign_delay(answer->now);
 		}
-		else if (my_turn == 0)
+		else if (bid->only_looks)
 		{
-			my_turn = answer->now +
-				Min(le_waiters_before_me(answer->now) * TURN_OF_NEXT,
-					TURN_OF_LAST);
+			TimestampTz since = answer->free_at > looked_at ?
+			answer->free_at : answer->now;
+			TimestampTz turn = since + campaign_delay(answer->now);
+
+			/* or else those who are before us, and dead, outlast a short wait */
+			turn = Min(turn, until);
+			/* who was before us may have led and gone meanwhile */
+			my_turn = (my_turn == 0) ? turn : Min(my_turn, turn);
 			again = AGAIN_MIN;
 			next = my_turn;
 		}
-		else if (bid->only_looks)
-			next = my_turn;
 		else
 		{
 			next = answer->now + again;
@@ -158,6 +170,7 @@ campaign_wait(const LeCaller *caller, LeBid *bid, TimestampTz until,
 			continue;			/* our turn has come */
 		if (until <= answer->now)
 			return;
+		le_entry_await(&caller->key, until);
 		wait_sleep(answer->now, Min(next, until));
 		bid->only_looks = (my_turn == 0 ||
 						   le_clock_now(le_epoch_current()) < my_turn);

@@ -40,12 +40,20 @@ typedef struct LeChange
 /* settings */
 bool		le_log_terms = false;
 
+/* Whom to wake at the end, because of one lock */
+typedef struct LeWake
+{
+	LeKey		key;
+	bool		vacant;			/* a term has been ended */
+	char		instance[LE_INSTANCE_MAX + 1];	/* of the last term noted */
+} LeWake;
+
 /* Of more locks in one transaction it is not noted which, but that all who
  * wait in the database shall look. */
 #define WAKE_MAX 16
 
-static LeKey wakes[WAKE_MAX];	/* who waits for these is woken at the end ... */
-static int	n_wakes = 0;		/* ... if they are more, everybody */
+static LeWake wakes[WAKE_MAX];
+static int	n_wakes = 0;
 
 static List *changes = NIL;		/* of LeChange, in TopTransactionContext */
 
@@ -60,19 +68,30 @@ le_in_transaction_block(void)
 		(MyXactFlags & XACT_FLAGS_PIPELINING) != 0;
 }
 
-/* Whoever waits for this lock is to look when our locks are gone. */
+/*
+ * Who waits for this lock is to look when our locks are gone.  That a term has
+ * run out is nobody's news: he knows by the time.
+ */
 static void
-wake_note(const LeKey *key)
+wake_note(const LeKey *key, const LeRow *row, LeChangeKind kind)
 {
+	LeWake	   *wake = wakes;
+
+	if (kind == LE_EXPIRED || kind == LE_SWEPT || n_wakes > WAKE_MAX)
+		return;
 	(void) le_waiters_attach();
-	for (int i = 0; i < n_wakes && i < WAKE_MAX; i++)
+	while (wake < wakes + n_wakes && !le_same_key(&wake->key, key))
+		wake++;
+	if (wake == wakes + n_wakes && ++n_wakes <= WAKE_MAX)
 	{
-		if (le_same_key(&wakes[i], key))
-			return;
+		wake->key = *key;
+		wake->vacant = false;
 	}
-	if (n_wakes < WAKE_MAX)
-		wakes[n_wakes] = *key;
-	n_wakes++;
+	if (n_wakes > WAKE_MAX)
+		return;
+	if (kind != LE_BEGUN && kind != LE_TRANSFERRED)
+		wake->vacant = true;
+	strlcpy(wake->instance, row->leader_id, sizeof(wake->instance));
 }
 
 static LeChange *
@@ -81,7 +100,7 @@ change_note(const LeKey *key, const LeRow *row, LeChangeKind kind)
 	MemoryContext old_context = MemoryContextSwitchTo(TopTransactionContext);
 	LeChange   *change = palloc0(sizeof(LeChange));
 
-	wake_note(key);
+	wake_note(key, row, kind);
 	change->term.key = *key;
 	change->term.token = row->token;
 	change->kind = kind;
@@ -398,12 +417,10 @@ change_release_callback(ResourceReleasePhase phase, bool is_commit,
 		phase != RESOURCE_RELEASE_AFTER_LOCKS)
 		return;
 	if (n_wakes > WAKE_MAX)
-		le_waiters_wake(&wakes[0], true);
-	else
-	{
-		for (int i = 0; i < n_wakes; i++)
-			le_waiters_wake(&wakes[i], false);
-	}
+		le_waiters_wake_all(wakes[0].key.database);
+	for (int i = 0; i < n_wakes && n_wakes <= WAKE_MAX; i++)
+		le_waiters_wake(&wakes[i].key, wakes[i].instance,
+						wakes[i].vacant || !is_commit);
 	n_wakes = 0;
 }
 

@@ -544,7 +544,9 @@ extern void le_waiters_bar(TimestampTz until);
 extern int	le_waiters_before_me(TimestampTz now);
 extern bool le_waiters_first(const LeKey *key, const char *except,
 							 TimestampTz now, char *instance);
-extern void le_waiters_wake(const LeKey *key, bool any_lock);
+extern void le_waiters_wake(const LeKey *key, const char *instance,
+							bool vacant);
+extern void le_waiters_wake_all(Oid database);
 extern LePlace *le_waiters_list(Oid relid, TimestampTz now, int *count);
 
 /* events.c */

@@ -27,6 +27,13 @@
 #include "compat.h"
 #include "leader_election.h"
 
+/*
+ * How many candidates are woken for a vacancy.  One of them begins, and so the
+ * others would only keep the processors busy just when he wants one; if none
+ * of them does, the next ones come by themselves.
+ */
+#define WAKE_FIRST 10
+
 static LeWaiters *waiters = NULL;
 
 /*
@@ -207,32 +214,75 @@ le_waiters_before_me(TimestampTz now)
 	return before;
 }
 
-/*
- * Wake who waits for this lock, or, without a lock's id, for any one of its
- * database.  Raises nothing.
- */
-void
-le_waiters_wake(const LeKey *key, bool any_lock)
+/* Who enters counts himself before he looks; what he is to see is committed. */
+static bool
+somebody_waits(void)
 {
 	if (waiters == NULL)
-		return;
-
-	/*
-	 * Who enters counts himself before he looks, and what he is to see has
-	 * been committed before.
-	 */
+		return false;
 	pg_memory_barrier();
-	if (pg_atomic_read_u32(&waiters->count) == 0)
+	return pg_atomic_read_u32(&waiters->count) > 0;
+}
+
+static void
+place_wake(const LePlace *place)
+{
+	SetLatch(&GetPGProcByNumber(place - waiters->places)->procLatch);
+}
+
+/*
+ * Wake who observes this lock, who waits for it under this name, and, if it
+ * may be vacant, the first ones in the list.  Raises nothing.
+ */
+void
+le_waiters_wake(const LeKey *key, const char *instance, bool vacant)
+{
+	const LePlace *first[WAKE_FIRST];
+	int			n_first = 0;
+
+	if (!somebody_waits())
 		return;
 
 	LWLockAcquire(&waiters->lock, LW_SHARED);
 	for (int i = 0; i < waiters->size; i++)
 	{
 		const LePlace *place = &waiters->places[i];
+		int			at;
 
-		if (any_lock ? place->key.database == key->database :
-			le_same_key(&place->key, key))
-			SetLatch(&GetPGProcByNumber(i)->procLatch);
+		if (!le_same_key(&place->key, key))
+			continue;
+		if (!place->candidate || strcmp(place->instance, instance) == 0)
+			place_wake(place);
+		if (!place->candidate || !vacant)
+			continue;
+
+		if (n_first < WAKE_FIRST)
+			at = n_first++;
+		else if (place_is_before(place, first[WAKE_FIRST - 1]))
+			at = WAKE_FIRST - 1;
+		else
+			continue;
+		for (; at > 0 && place_is_before(place, first[at - 1]); at--)
+			first[at] = first[at - 1];
+		first[at] = place;
+	}
+	for (int i = 0; i < n_first; i++)
+		place_wake(first[i]);
+	LWLockRelease(&waiters->lock);
+}
+
+/* Wake all who wait for any lock of this database.  Raises nothing. */
+void
+le_waiters_wake_all(Oid database)
+{
+	if (!somebody_waits())
+		return;
+
+	LWLockAcquire(&waiters->lock, LW_SHARED);
+	for (int i = 0; i < waiters->size; i++)
+	{
+		if (waiters->places[i].key.database == database)
+			place_wake(&waiters->places[i]);
 	}
 	LWLockRelease(&waiters->lock);
 }

@@ -102,6 +102,13 @@ my %calls = (
 	"le_release(1, 'b')" => 'f',
 	"le_is_leader(1, 'a')" => 't',
 	"le_leader(1) = 'a'" => 't',
+	"(le_keep_alive(1, 'a', le_token(1, 'a'))).leads" => 't',
+	"(le_keep_alive(1, 'a', 7)).leads" => 'f',
+	"(le_campaign(1, 'a')).elected" => 't',
+	"(le_campaign(1, 'b')).elected" => 'f',
+	"(le_observe(1)).leader_id = 'a'" => 't',
+	"(le_campaign(2, 'b')).elected" => 'f',
+	"(le_observe(3)).leader_id = 'a'" => '',
 	"le_try_acquire(2, 'b')" => 'f',
 	"le_renew(2, 'b')" => 'f',
 	"le_is_leader(2, 'a')" => 't',
@@ -122,6 +129,21 @@ subtest "$some statements" => sub {
 		"le_try_acquire(2, 'b')");
 };
 
+# One at the lock of a leader that has renewed, and one that has not.
+subtest 'waiting in vain' => sub {
+	my $token = $node->safe_psql('postgres', "SELECT le_token(1, 'a')");
+	my %waits = (
+		"(le_campaign(1, 'b', $long, 10)).elected" => 'f',
+		"(le_campaign(2, 'b', $long, 10)).elected" => 'f',
+		"(le_observe(1, $token, 10)).token = $token" => 't',
+		"(le_observe(3, NULL, 10)).token IS NULL" => 't');
+	leaves_no_trace(
+		$_,
+		"SELECT $_;\n" x 20,
+		join("\n", ($waits{$_}) x 20))
+	  foreach (sort keys %waits);
+};
+
 subtest 'pages' => sub {
 	is(buffers(calls($_)), '', "$_ touches none")
 	  foreach (grep { /\(1,/ && !/release/ } sort keys %calls);
@@ -137,7 +159,7 @@ subtest 'locks' => sub {
 	is( $node->safe_psql('postgres', q{
 			SET leader_election.allow_in_transaction = on;
 			BEGIN;
-			SELECT le_renew(1, 'a'), le_try_acquire(1, 'b');
+			SELECT le_renew(1, 'a'), le_try_acquire(1, 'b') FROM le_campaign(1, 'b');
 			SELECT count(*) FROM pg_locks
 			 WHERE pid = pg_backend_pid()
 			   AND (locktype = 'advisory' OR relation = 'le_lease'::regclass);
@@ -148,7 +170,8 @@ subtest 'locks' => sub {
 	is( $node->safe_psql('postgres', q{
 			SET leader_election.allow_in_transaction = on;
 			BEGIN;
-			SELECT le_try_acquire(2, 'b'), le_renew(2, 'b'), le_leader(3);
+			SELECT le_try_acquire(2, 'b'), le_renew(2, 'b'), le_leader(3)
+			  FROM le_campaign(2, 'b'), le_observe(3);
 			SELECT count(*) FROM pg_locks
 			 WHERE pid = pg_backend_pid()
 			   AND (locktype = 'advisory' OR relation = 'le_lease'::regclass

@@ -128,6 +128,26 @@ like(
 is(ask("SELECT le_release(1, 'a', $token)"), 't', 'released');
 is(ask("SELECT le_try_acquire(1, 'b', $long)"), 't', 'taken over');
 
+# Who waits keeps one server connection busy.
+my $waits = "SELECT elected FROM le_campaign(1, 'c', $long, 60000)";
+my $waiter = Session->new($pooled);
+$waiter->send($waits);
+my $gone = Session->new($pooled);
+$gone->send($waits);
+ok( $node->poll_query_until('postgres', 'SELECT count(*) = 2 FROM leader_waiting'),
+	'two clients wait');
+$gone->{run}->signal('KILL');
+eval { $gone->{run}->finish };
+ok( $node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM leader_waiting'),
+	'one that is killed waits no more');
+is( ask("SELECT leads, waiting FROM le_keep_alive(1, 'b', le_token(1, 'b'))"),
+	't|t',
+	'the leader is told of the other');
+is(ask("SELECT le_release(1, 'b')"), 't', 'and releases');
+is($waiter->receive, 't', 'the other leads');
+is(ask("SELECT le_leader(1)"), 'c', 'on all connections');
+$waiter->quit;
+
 $pooler->signal('TERM');
 $pooler->finish;
 $pooler = undef;
