@@ -27,14 +27,14 @@
 #define MS INT64CONST(1000)
 
 /* nobody sleeps longer without having a look, for a wake-up that was not sent */
-#define TURN_MAX (1000 * MS)
+#define TURN_MAX TEST_TURN(1000 * MS)
 
 /*
  * At a vacancy the first one challenges at once, and whoever is behind him so
  * much later, each: if the first is gone, or may not lead, it is his turn.
  */
-#define TURN_OF_NEXT (20 * MS)
-#define TURN_OF_LAST (200 * MS)
+#define TURN_OF_NEXT TEST_TURN(20 * MS)
+#define TURN_OF_LAST TEST_TURN(200 * MS)
 
 /* who finds the lock busy tries again after 1, 2, 4 ... ms */
 #define AGAIN_MIN (1 * MS)

@@ -644,11 +644,14 @@ typedef enum LePause
 extern void le_test_pause_init(void);
 extern void le_test_pause(LePause point);
 extern int	le_test_patience(int ms);
+extern int64 le_test_turn(int64 us);
 #define TEST_PAUSE(point) le_test_pause(point)
 #define TEST_PATIENCE(ms) le_test_patience(ms)
+#define TEST_TURN(us) le_test_turn(us)
 #else
 #define TEST_PAUSE(point) ((void) 0)
 #define TEST_PATIENCE(ms) (ms)
+#define TEST_TURN(us) (us)
 #endif
 
 #endif							/* LEADER_ELECTION_H */
