@@ -126,11 +126,11 @@ campaign_wait(const LeCaller *caller, LeBid *bid, TimestampTz until,
 		TimestampTz next;
 
 		wait_check_client();
-		le_entry_await(&caller->key, until);
 
 		le_lease_acquire(caller, bid, answer);
 		if (answer->leads)
 			return;
+		le_entry_await(&caller->key, until);
 		if (answer->now < answer->free_at)
 		{
 			my_turn = 0;
