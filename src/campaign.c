@@ -95,18 +95,20 @@ wait_check_client(void)
 	CHECK_FOR_INTERRUPTS();
 }
 
-/* Sleep until then, or until somebody wakes us. */
-static void
+/* Sleep until then, or until somebody wakes us: true. */
+static bool
 wait_sleep(TimestampTz now, TimestampTz until)
 {
 	long		ms = (long) ((Min(until - now, TURN_MAX) + MS - 1) / MS);
+	int			events;
 
 	TEST_PAUSE(LE_PAUSE_SLEEP);
-	(void) WaitLatch(MyLatch,
-					 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 ms, compat_wait_event());
+	events = WaitLatch(MyLatch,
+					   WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					   ms, compat_wait_event());
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
+	return (events & WL_LATCH_SET) != 0;
 }
 
 /* ---------------------------------------------------------------------
@@ -157,7 +159,8 @@ campaign_wait(const LeCaller *caller, LeBid *bid, TimestampTz until,
 			continue;			/* our turn has come */
 		if (until <= answer->now)
 			return;
-		wait_sleep(answer->now, Min(next, until));
+		if (wait_sleep(answer->now, Min(next, until)) && answer->busy)
+			my_turn = 0;		/* rolled back: a new vacancy, in turn again */
 		bid->only_looks = (my_turn == 0 ||
 						   le_clock_now(le_epoch_current()) < my_turn);
 	}
@@ -222,7 +225,8 @@ observe_look(const LeKey *key, int64 known_token, bool last, LeState *state,
 		token = le_rule_live(state, epoch) ? state->row.token : 0;
 	}
 	*free_at = le_rule_vacant_from(state,
-								   state->found ? state->row.lineage :
+								   state->found && !state->row.copied ?
+								   epoch->lineage :
 								   le_token_known_lineage(rel), epoch);
 	table_close(rel, AccessShareLock);
 	return token != known_token;
@@ -242,8 +246,8 @@ observe_wait(const LeKey *key, int64 known_token, TimestampTz until,
 			(void) observe_look(key, known_token, true, state, free_at);
 			return;
 		}
-		wait_sleep(state->now,
-				   state->now < *free_at ? Min(*free_at, until) : until);
+		(void) wait_sleep(state->now,
+						  state->now < *free_at ? Min(*free_at, until) : until);
 	}
 }
 
