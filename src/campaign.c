@@ -132,7 +132,7 @@ campaign_wait(const LeCaller *caller, LeBid *bid, TimestampTz until,
 		le_lease_acquire(caller, bid, answer);
 		if (answer->leads)
 			return;
-		le_entry_await(&caller->key, until);
+		le_entry_await(caller, until);
 		if (answer->now < answer->free_at)
 		{
 			my_turn = 0;

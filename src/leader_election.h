@@ -471,7 +471,7 @@ extern bool le_entry_beat_row(const LeCaller *caller, const LeRow *row,
 extern void le_entry_reserve(const LeKey *key,
 							 const LeReservation *reservation,
 							 LeReservation *before, const LeEpoch *epoch);
-extern void le_entry_await(const LeKey *key, TimestampTz until);
+extern void le_entry_await(const LeCaller *caller, TimestampTz until);
 extern void le_entry_mark(const LeKey *key, LeEntry *copy);
 extern void le_entry_forget(const LeTerm *term, const LeReservation *before);
 extern void le_entry_confirm(const LeTerm *term);
