@@ -24,6 +24,7 @@ SELECT count(*) FROM leader_waiting;
 SET statement_timeout = '50ms';
 SELECT * FROM le_campaign(1, 'node-b', 600000, 60000);
 \echo :SQLSTATE
+SELECT count(*) FROM leader_waiting;
 SELECT * FROM le_observe(1, :token, 60000);
 \echo :SQLSTATE
 RESET statement_timeout;

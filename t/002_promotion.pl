@@ -127,6 +127,9 @@ subtest 'standby' => sub {
 		"le_renew($longest, 'old')",
 		"le_renew($never, 'new')",
 		"le_release($longest, 'old')",
+		"le_campaign($never, 'new', wait_ms => 60000)",
+		"le_keep_alive($longest, 'old', 1)",
+		"le_observe($longest, wait_ms => 60000)",
 		'le_sweep()',
 		"le_is_leader($longest, 'old')",
 		"le_leader($longest)",
@@ -147,6 +150,8 @@ subtest 'standby' => sub {
 			  FROM le_info()}),
 		"t|t|t|t|0|t|t|leader_election.promotion_grace ($grace ms) is shorter than a lease ($long ms)",
 		'le_info answers, knows no epoch, and judges its own grace');
+	is($standby->safe_psql('postgres', 'SELECT count(*) FROM leader_waiting'),
+		'0', 'nobody waits there');
 	is( $bold->safe_psql('postgres', 'SELECT warnings[1] FROM le_info()'),
 		"leader_election.promotion_grace (0 ms) is shorter than a lease ($long ms)",
 		'each its own');
