@@ -188,7 +188,7 @@ make_cassert() {
 	step "${as_user[@]}" env -C "$work/pg" CFLAGS=-O1 ./configure -q --prefix="$prefix" \
 		--enable-cassert --enable-debug --enable-tap-tests --with-extra-version=' (assertions)' \
 		--without-icu --without-readline --without-zlib
-	for directory in . contrib/postgres_fdw contrib/pg_prewarm; do
+	for directory in . contrib/postgres_fdw contrib/dblink contrib/pg_prewarm; do
 		# it is going to be copied: its programs must find its libraries
 		step "${as_user[@]}" make -s -j "$(nproc)" -C "$work/pg/$directory" rpathdir="\$\$ORIGIN/../lib"
 		step "${as_user[@]}" make -s -C "$work/pg/$directory" rpathdir="\$\$ORIGIN/../lib" DESTDIR="$work/to" install

@@ -5,7 +5,8 @@ CREATE ROLE regress_le_member IN ROLE regress_le_app;
 CREATE ROLE regress_le_other;
 CREATE ROLE regress_le_monitor;
 CREATE ROLE regress_le_stranger;
-GRANT EXECUTE ON FUNCTION le_try_acquire, le_renew, le_release, le_is_leader, le_leader, le_token
+GRANT EXECUTE ON FUNCTION le_try_acquire, le_renew, le_release, le_is_leader, le_leader, le_token,
+	le_campaign, le_keep_alive, le_observe
 	TO regress_le_app, regress_le_other;
 GRANT SELECT ON leader_lease TO regress_le_monitor;
 GRANT EXECUTE ON FUNCTION le_leases, le_leader, le_info TO regress_le_monitor;
@@ -18,10 +19,15 @@ SELECT le_release(1, 'node-a');
 SELECT le_is_leader(1, 'node-a');
 SELECT le_leader(1);
 SELECT le_token(1, 'node-a');
+SELECT le_campaign(1, 'node-a');
+SELECT le_keep_alive(1, 'node-a', 1);
+SELECT le_observe(1);
 SELECT le_sweep();
 SELECT * FROM le_info();
 SELECT * FROM le_leases();
 SELECT * FROM leader_lease;
+SELECT * FROM le_waiters();
+SELECT * FROM leader_waiting;
 SELECT * FROM le_lease;
 SELECT last_value FROM le_lineage_seq;
 SELECT setval('le_token_seq', 1);
@@ -46,10 +52,16 @@ SELECT le_renew(1, 'node-a');
 \echo :SQLSTATE
 SELECT le_release(1, 'node-a');
 \echo :SQLSTATE
+SELECT le_campaign(1, 'node-a', wait_ms => 60000);
+\echo :SQLSTATE
+SELECT le_keep_alive(1, 'node-a', (SELECT token FROM le_observe(1)));
+\echo :SQLSTATE
 SELECT le_leader(1);
 
 -- a member of the role, and a superuser, may act for it
 SET ROLE regress_le_member;
+SELECT elected, valid_for_ms FROM le_campaign(1, 'node-a', 1);
+SELECT leads FROM le_keep_alive(1, 'node-a', le_token(1, 'node-a'));
 SELECT le_renew(1, 'node-a'), le_try_acquire(1, 'node-a', 600000), le_release(1, 'node-a');
 SELECT le_try_acquire(1, 'node-a', 600000);
 SET ROLE regress_le_app;
@@ -64,6 +76,8 @@ SELECT le_try_acquire(2, 'node-a', 600000);
 SET ROLE regress_le_other;
 SELECT le_renew(2, 'node-a');
 SELECT le_try_acquire(2, 'node-a', 600000);
+SELECT le_campaign(2, 'node-a', wait_ms => 60000);
+SELECT le_keep_alive(2, 'node-a', le_token(2, 'node-a'));
 SELECT le_release(2, 'node-a');
 RESET ROLE;
 SELECT le_release(2, 'node-a');
@@ -110,6 +124,16 @@ SET ROLE regress_le_monitor;
 SELECT id, leader_id, leader_role, state FROM leader_lease ORDER BY id;
 SELECT le_leader(3), version FROM le_info();
 SELECT le_renew(3, 'node-a');
+-- a view's reader needs EXECUTE on its function as well
+SELECT * FROM leader_waiting;
+RESET ROLE;
+GRANT SELECT ON leader_waiting TO regress_le_monitor;
+SET ROLE regress_le_monitor;
+SELECT * FROM leader_waiting;
+RESET ROLE;
+GRANT EXECUTE ON FUNCTION le_waiters TO regress_le_monitor;
+SET ROLE regress_le_monitor;
+SELECT * FROM leader_waiting;
 
 -- within a SECURITY DEFINER function the role is the definer
 RESET ROLE;

@@ -139,6 +139,9 @@ CREATE TRIGGER fence AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON work
 SET search_path = trojan, pg_catalog;
 TABLE trojan.leader_protected;
 SELECT id, leader_id, state FROM trojan.leader_lease;
+TABLE trojan.leader_waiting;
+SELECT leader_id, state FROM trojan.le_observe(1);
+SELECT elected FROM trojan.le_campaign(1, 'node-a', wait_ms => 1);
 SELECT trojan.le_lock_id('nightly-report');
 SELECT trojan.le_sweep(), (trojan.le_info()).version;
 SELECT trojan.le_guard(1, 'node-a') OPERATOR(pg_catalog.>) 0 AS guarded, trojan.le_unprotect('public.work'::pg_catalog.regclass);

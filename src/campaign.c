@@ -27,14 +27,14 @@
 #define MS INT64CONST(1000)
 
 /* nobody sleeps longer without having a look, for a wake-up that was not sent */
-#define TURN_MAX (1000 * MS)
+#define TURN_MAX TEST_TURN(1000 * MS)
 
 /*
  * At a vacancy the first one challenges at once, and whoever is behind him so
  * much later, each: if the first is gone, or may not lead, it is his turn.
  */
-#define TURN_OF_NEXT (20 * MS)
-#define TURN_OF_LAST (200 * MS)
+#define TURN_OF_NEXT TEST_TURN(20 * MS)
+#define TURN_OF_LAST TEST_TURN(200 * MS)
 
 /* who finds the lock busy tries again after 1, 2, 4 ... ms */
 #define AGAIN_MIN (1 * MS)
@@ -95,18 +95,20 @@ wait_check_client(void)
 	CHECK_FOR_INTERRUPTS();
 }
 
-/* Sleep until then, or until somebody wakes us. */
-static void
+/* Sleep until then, or until somebody wakes us: true. */
+static bool
 wait_sleep(TimestampTz now, TimestampTz until)
 {
 	long		ms = (long) ((Min(until - now, TURN_MAX) + MS - 1) / MS);
+	int			events;
 
 	TEST_PAUSE(LE_PAUSE_SLEEP);
-	(void) WaitLatch(MyLatch,
-					 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 ms, compat_wait_event());
+	events = WaitLatch(MyLatch,
+					   WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					   ms, compat_wait_event());
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
+	return (events & WL_LATCH_SET) != 0;
 }
 
 /* ---------------------------------------------------------------------
@@ -126,7 +128,7 @@ campaign_wait(const LeCaller *caller, LeBid *bid, TimestampTz until,
 			  LeAnswer *answer)
 {
 	TimestampTz my_turn = 0;	/* at the vacancy that we see; 0: none */
-	TimestampTz looked_at = DT_NOEND;	/* when there was none */
+	TimestampTz looked_at = DT_NOEND;	/* the last time that there was none */
 	int64		again = AGAIN_MIN;
 
 	for (;;)
@@ -148,9 +150,9 @@ campaign_wait(const LeCaller *caller, LeBid *bid, TimestampTz until,
 		}
 		else if (bid->only_looks)
 		{
-			TimestampTz since = answer->free_at > looked_at ?
-			answer->free_at : answer->now;
-			TimestampTz turn = since + campaign_delay(answer->now);
+			bool		in_time = (answer->free_at > looked_at);
+			TimestampTz turn = (in_time ? answer->free_at : answer->now) +
+			campaign_delay(answer->now);
 
 			/* or else those who are before us, and dead, outlast a short wait */
 			turn = Min(turn, until);
@@ -170,8 +172,9 @@ campaign_wait(const LeCaller *caller, LeBid *bid, TimestampTz until,
 			continue;			/* our turn has come */
 		if (until <= answer->now)
 			return;
-		le_entry_await(&caller->key, until);
-		wait_sleep(answer->now, Min(next, until));
+		le_entry_await(caller, until);
+		if (wait_sleep(answer->now, Min(next, until)) && answer->busy)
+			my_turn = 0;		/* rolled back: a new vacancy, in turn again */
 		bid->only_looks = (my_turn == 0 ||
 						   le_clock_now(le_epoch_current()) < my_turn);
 	}
@@ -236,7 +239,8 @@ observe_look(const LeKey *key, int64 known_token, bool last, LeState *state,
 		token = le_rule_live(state, epoch) ? state->row.token : 0;
 	}
 	*free_at = le_rule_vacant_from(state,
-								   state->found ? state->row.lineage :
+								   state->found && !state->row.copied ?
+								   epoch->lineage :
 								   le_token_known_lineage(rel), NULL, epoch);
 	table_close(rel, AccessShareLock);
 	return token != known_token;
@@ -256,8 +260,8 @@ observe_wait(const LeKey *key, int64 known_token, TimestampTz until,
 			(void) observe_look(key, known_token, true, state, free_at);
 			return;
 		}
-		wait_sleep(state->now,
-				   state->now < *free_at ? Min(*free_at, until) : until);
+		(void) wait_sleep(state->now,
+						  state->now < *free_at ? Min(*free_at, until) : until);
 	}
 }
 

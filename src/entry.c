@@ -244,16 +244,18 @@ le_entry_request_resign(const LeTerm *term, TimestampTz end,
 
 /*
  * Somebody waits for the lock until then: the leader is told by its next
- * heartbeat.  Not if it has none yet.
+ * heartbeat.  Not if it has none yet, nor of another session of its own.
  */
 void
-le_entry_await(const LeKey *key, TimestampTz until)
+le_entry_await(const LeCaller *caller, TimestampTz until)
 {
-	LeEntry    *entry = le_store_find(key);
+	LeEntry    *entry = le_store_find(&caller->key);
 
 	if (entry == NULL)
 		return;
-	entry->awaited_until = Max(entry->awaited_until, until);
+	if (entry->token == 0 ||
+		!le_rule_names(caller, entry->leader_id, entry->token))
+		entry->awaited_until = Max(entry->awaited_until, until);
 	le_store_unlock(entry);
 }
 

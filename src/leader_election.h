@@ -512,7 +512,7 @@ extern void le_entry_reserve(const LeKey *key,
 							 LeReservation *before, const LeEpoch *epoch);
 extern bool le_entry_request_resign(const LeTerm *term, TimestampTz end,
 									const LeEpoch *epoch);
-extern void le_entry_await(const LeKey *key, TimestampTz until);
+extern void le_entry_await(const LeCaller *caller, TimestampTz until);
 extern void le_entry_mark(const LeKey *key, LeEntry *copy);
 extern void le_entry_forget(const LeTerm *term, const LeReservation *before);
 extern void le_entry_confirm(const LeTerm *term);
@@ -723,11 +723,14 @@ typedef enum LePause
 extern void le_test_pause_init(void);
 extern void le_test_pause(LePause point);
 extern int	le_test_patience(int ms);
+extern int64 le_test_turn(int64 us);
 #define TEST_PAUSE(point) le_test_pause(point)
 #define TEST_PATIENCE(ms) le_test_patience(ms)
+#define TEST_TURN(us) le_test_turn(us)
 #else
 #define TEST_PAUSE(point) ((void) 0)
 #define TEST_PATIENCE(ms) (ms)
+#define TEST_TURN(us) (us)
 #endif
 
 #endif							/* LEADER_ELECTION_H */

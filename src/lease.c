@@ -364,6 +364,7 @@ le_lease_acquire(const LeCaller *caller, const LeBid *bid, LeAnswer *answer)
 {
 	const LeEpoch *epoch = le_epoch_current();
 	int64		lease_ms = bid->as_it_is ? 0 : bid->lease_ms;
+	int64		known_lineage = epoch->lineage;
 	Relation	rel;
 	LeState		state;
 
@@ -402,7 +403,9 @@ le_lease_acquire(const LeCaller *caller, const LeBid *bid, LeAnswer *answer)
 	else
 	{
 		prevent_in_transaction_block(caller);
-		answer_refuse(answer, caller, &state, state.found ? state.row.lineage : epoch->lineage, epoch);
+		if (bid->waits && (!state.found || state.row.copied))
+			known_lineage = le_token_known_lineage(rel);
+		answer_refuse(answer, caller, &state, known_lineage, epoch);
 		if (bid->waits ? !bid->only_looks && state.now >= answer->free_at :
 			answer->leader.token == 0 ||
 			le_rule_names(caller, answer->leader.instance, answer->leader.token))

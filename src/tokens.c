@@ -13,13 +13,16 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "catalog/pg_class.h"
 #include "commands/sequence.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -88,6 +91,16 @@ sequence_leave(Oid save_userid, int save_sec_context)
 	SetUserIdAndSecContext(save_userid, save_sec_context);
 }
 
+static void
+sequence_has_no_value(Relation rel, const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("sequence \"%s\" has been restarted and has no last value",
+					name),
+			 errhint("As its owner run: %s", sequence_mend(rel, name))));
+}
+
 /*
  * The last value of one of our sequences.  They always have one, the install
  * script sees to it; to take a missing one for 0 would make tokens go back.
@@ -107,13 +120,37 @@ sequence_get(Relation rel, const char *name)
 	fcinfo->args[0].isnull = false;
 	value = pg_sequence_last_value(fcinfo);
 	if (fcinfo->isnull)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("sequence \"%s\" has been restarted and has no last value",
-						name),
-				 errhint("As its owner run: %s", sequence_mend(rel, name))));
+		sequence_has_no_value(rel, name);
 	sequence_leave(save_userid, save_sec_context);
 	return DatumGetInt64(value);
+}
+
+/*
+ * The same for those who only look: the server's function keeps its lock on the
+ * sequence to the end of the transaction, and whoever waits meanwhile would be
+ * in the way of DROP EXTENSION.
+ */
+static int64
+sequence_peek(Relation rel, const char *name)
+{
+	Oid			save_userid;
+	int			save_sec_context;
+	Relation	seq = table_open(sequence_enter(rel, name, &save_userid,
+												&save_sec_context),
+								 AccessShareLock);
+	SysScanDesc scan = systable_beginscan(seq, InvalidOid, false, SnapshotAny,
+										  0, NULL);
+	HeapTuple	tuple = systable_getnext(scan);
+	int64		value;
+
+	if (!HeapTupleIsValid(tuple) ||
+		!((Form_pg_sequence_data) GETSTRUCT(tuple))->is_called)
+		sequence_has_no_value(rel, name);
+	value = ((Form_pg_sequence_data) GETSTRUCT(tuple))->last_value;
+	systable_endscan(scan);
+	table_close(seq, AccessShareLock);
+	sequence_leave(save_userid, save_sec_context);
+	return value;
 }
 
 /* setval() and not nextval(), which would show in the user's lastval() */
@@ -134,7 +171,7 @@ sequence_set(Relation rel, const char *name, int64 value)
 int64
 le_token_known_lineage(Relation rel)
 {
-	return sequence_get(rel, LINEAGE_SEQUENCE);
+	return sequence_peek(rel, LINEAGE_SEQUENCE);
 }
 
 /*

@@ -23,7 +23,7 @@ my $middle = 3000;     # longer than the grace
 my $grace = 2000;
 
 # the locks
-my ($old, $longer, $longest, $released, $never, $lost) = 1 .. 6;
+my ($old, $longer, $longest, $released, $never, $lost, $waited) = 1 .. 7;
 
 my $primary = PostgreSQL::Test::Cluster->new('primary');
 $primary->init(allows_streaming => 1);
@@ -127,6 +127,9 @@ subtest 'standby' => sub {
 		"le_renew($longest, 'old')",
 		"le_renew($never, 'new')",
 		"le_release($longest, 'old')",
+		"le_campaign($never, 'new', wait_ms => 60000)",
+		"le_keep_alive($longest, 'old', 1)",
+		"le_observe($longest, wait_ms => 60000)",
 		'le_sweep()',
 		"le_is_leader($longest, 'old')",
 		"le_leader($longest)",
@@ -147,6 +150,8 @@ subtest 'standby' => sub {
 			  FROM le_info()}),
 		"t|t|t|t|0|t|t|leader_election.promotion_grace ($grace ms) is shorter than a lease ($long ms)",
 		'le_info answers, knows no epoch, and judges its own grace');
+	is($standby->safe_psql('postgres', 'SELECT count(*) FROM leader_waiting'),
+		'0', 'nobody waits there');
 	is( $bold->safe_psql('postgres', 'SELECT warnings[1] FROM le_info()'),
 		"leader_election.promotion_grace (0 ms) is shorter than a lease ($long ms)",
 		'each its own');
@@ -284,6 +289,20 @@ subtest 'created after the promotion' => sub {
 			SELECT grace_remaining_ms BETWEEN 1 AND 5500 FROM le_info();}),
 		"f\nt",
 		'dropped and created anew, within the grace');
+
+	# who waits for a lock of which nothing is known waits for the grace, and
+	# is told of it, whether or not it is the first in the list
+	my $waiter = Session->new($third->connstr('postgres'));
+	$waiter->send("SELECT elected FROM le_campaign($waited, 'first', $long, 60000)");
+	$third->poll_query_until('postgres', 'SELECT count(*) = 1 FROM leader_waiting');
+	is( $third->safe_psql('postgres', qq{
+			SELECT elected, leader_id, remaining_ms BETWEEN 1 AND 5500
+			FROM le_campaign($waited, 'second', $long, 50);
+			SELECT leader_id, remaining_ms BETWEEN 1 AND 5500, state
+			FROM le_observe($waited)}),
+		"f||t\n|t|grace",
+		'who waits is told of the grace');
+
 	$third->safe_psql('postgres', 'CREATE DATABASE fresh');
 	$third->safe_psql('fresh', 'CREATE EXTENSION leader_election');
 	foreach my $db ('postgres', 'fresh')
@@ -296,6 +315,11 @@ subtest 'created after the promotion' => sub {
 		is( $third->safe_psql($db, "SELECT grace_remaining_ms FROM le_info()"),
 			'0', 'which le_info says, too');
 	}
+
+	is($waiter->receive, 't', 'who waits leads after the grace');
+	cmp_ok(begun_after($third, 'postgres', $waited),
+		'>=', kept_for(5000), 'not before it has passed');
+	$waiter->quit;
 
 	$third->safe_psql('postgres', 'CREATE DATABASE later');
 	is( $third->safe_psql('later', qq{
