@@ -11,7 +11,7 @@ DELETE FROM le_lease;
 TRUNCATE le_lease;
 MERGE INTO le_lease USING (VALUES (1)) AS v(id) ON lock_id = id WHEN MATCHED THEN DELETE;
 COPY le_lease FROM stdin;
-9	1	1	10	1	1	1	infinity	infinity	x	\N
+9	1	1	10	1	1	1	infinity	infinity	x	l	\N
 \.
 SELECT lock_id, leader_id FROM le_lease;
 SELECT le_leader(1), le_renew(1, 'node-a');
