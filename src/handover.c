@@ -137,7 +137,11 @@ static void
 prevent_revoke_in_transaction_block(void)
 {
 	if (!le_in_transaction_block() && GetCurrentTransactionNestLevel() == 1)
+	{
+		/* in a pipeline a later statement that fails must not undo it */
+		MyXactFlags |= XACT_FLAGS_NEEDIMMEDIATECOMMIT;
 		return;
+	}
 
 	ereport(ERROR,
 			(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
