@@ -140,6 +140,9 @@ le_transition_transfer(Relation rel, const LeKey *key, const LeState *state,
  * Nobody leads from the commit on.  Who has led may believe so until the end
  * of the lease: others wait for that, unless immediately.  state has been
  * looked at after the mark, so this end is not prolonged any more.
+ *
+ * Where the term had ended before, only what is left of it changes.  Whoever
+ * gave the lock up with a hold may lead again at once when that is lifted.
  */
 void
 le_transition_revoke(Relation rel, const LeKey *key, const LeState *state,
@@ -149,7 +152,10 @@ le_transition_revoke(Relation rel, const LeKey *key, const LeState *state,
 
 	Assert(le_lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
 
-	le_change_ends(key, &state->row, LE_REVOKED);
+	le_change_ends(key, &state->row,
+				   row.state == LE_STATE_LIVE ? LE_REVOKED : LE_SWEPT);
+	if (row.state == LE_STATE_HELD)
+		row.lease_ms = 1;		/* the length of the ban */
 	row.expires_at = immediately ?
 		state->now + le_rule_ban(row.lease_ms) : le_rule_end(state, epoch);
 	row.state = immediately ? LE_STATE_REVOKED_NOW : LE_STATE_REVOKED;
