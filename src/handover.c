@@ -84,8 +84,8 @@ le_handover_release(const LeCaller *caller, int64 hold_ms)
 }
 
 /*
- * le_transfer: end the caller's live term and begin one of the successor's;
- * NULL: of whoever is first among those who wait.
+ * le_transfer: end the caller's live term and begin one of the successor's, of
+ * the same role; NULL: of whoever is first among those who wait, and of his.
  */
 bool
 le_handover_transfer(const LeCaller *caller, const char *successor)
@@ -93,17 +93,21 @@ le_handover_transfer(const LeCaller *caller, const char *successor)
 	const LeEpoch *epoch = le_epoch_current();
 	Relation	rel = le_table_open(caller->key.relation, RowExclusiveLock);
 	char		first[LE_INSTANCE_MAX + 1];
+	Oid			role;
 	LeState		state;
 	bool		ends = false;
 
 	if (handover_lock(rel, caller, epoch, &state))
 	{
+		role = state.row.leader_role;
 		if (successor == NULL &&
-			le_waiters_first(&caller->key, caller->instance, state.now, first))
+			le_waiters_first(&caller->key, caller->instance, state.now, first,
+							 &role))
 			successor = first;
 		ends = successor != NULL && handover_mark(&caller->key, epoch, &state);
 		if (ends)
-			le_transition_transfer(rel, &caller->key, &state, successor, epoch);
+			le_transition_transfer(rel, &caller->key, &state, successor, role,
+								   epoch);
 		else
 			le_lock_drop(LE_LOCK_LEASE, caller->key.lock_id, ExclusiveLock);
 	}

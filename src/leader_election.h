@@ -329,6 +329,7 @@ typedef struct LePlace
 	LeKey		key;			/* database 0: nobody has this place */
 	int			pid;
 	bool		candidate;
+	Oid			role;			/* a candidate's */
 	int			priority;		/* 0 to LE_PRIORITY_MAX goes before ... */
 	TimestampTz since;			/* ... the order of arrival; lease clock */
 	TimestampTz until;			/* then the place is void; lease clock */
@@ -539,7 +540,7 @@ extern void le_waiters_leave(void);
 extern void le_waiters_bar(TimestampTz until);
 extern int	le_waiters_before_me(TimestampTz now);
 extern bool le_waiters_first(const LeKey *key, const char *except,
-							 TimestampTz now, char *instance);
+							 TimestampTz now, char *instance, Oid *role);
 extern void le_waiters_wake(const LeKey *key, bool any_lock);
 extern LePlace *le_waiters_list(Oid relid, TimestampTz now, int *count);
 
@@ -605,7 +606,7 @@ extern void le_transition_release(Relation rel, const LeKey *key,
 								  const LeEpoch *epoch);
 extern void le_transition_transfer(Relation rel, const LeKey *key,
 								   const LeState *state,
-								   const char *successor,
+								   const char *successor, Oid role,
 								   const LeEpoch *epoch);
 extern void le_transition_revoke(Relation rel, const LeKey *key,
 								 const LeState *state, bool immediately,

@@ -119,7 +119,7 @@ le_transition_release(Relation rel, const LeKey *key, const LeState *state,
 /* The successor leads from the commit on, as if he had begun the term now. */
 void
 le_transition_transfer(Relation rel, const LeKey *key, const LeState *state,
-					   const char *successor, const LeEpoch *epoch)
+					   const char *successor, Oid role, const LeEpoch *epoch)
 {
 	LeRow		row = state->row;
 
@@ -130,6 +130,7 @@ le_transition_transfer(Relation rel, const LeKey *key, const LeState *state,
 	row.expires_at = state->now + le_rule_length(row.lease_ms);
 	row.created_at = GetCurrentTimestamp();
 	strlcpy(row.leader_id, successor, sizeof(row.leader_id));
+	row.leader_role = role;
 	row.has_info = false;
 	begin_note(key, &row, epoch);
 	le_table_update(rel, &row);
