@@ -506,7 +506,7 @@ extern bool le_entry_beat_row(const LeCaller *caller, const LeRow *row,
 extern void le_entry_reserve(const LeKey *key,
 							 const LeReservation *reservation,
 							 LeReservation *before, const LeEpoch *epoch);
-extern bool le_entry_request_resign(const LeTerm *term, TimestampTz end,
+extern void le_entry_request_resign(const LeTerm *term, TimestampTz end,
 									const LeEpoch *epoch);
 extern void le_entry_await(const LeKey *key, TimestampTz until);
 extern void le_entry_mark(const LeKey *key, LeEntry *copy);
