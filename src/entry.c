@@ -230,8 +230,9 @@ le_entry_request_resign(const LeTerm *term, TimestampTz end,
 		entry->reserved.until = end;
 		entry->confirmed = false;
 	}
-	/* who was faster may have asked the next term */
-	entry->resign_token = Max(entry->resign_token, term->token);
+	/* a later term has renewed already: ours is over, and it may be asked */
+	if (entry->token <= term->token)
+		entry->resign_token = term->token;
 	le_store_unlock(entry);
 }
 

@@ -155,10 +155,15 @@ le_transition_revoke(Relation rel, const LeKey *key, const LeState *state,
 
 	le_change_ends(key, &state->row,
 				   row.state == LE_STATE_LIVE ? LE_REVOKED : LE_SWEPT);
-	if (row.state == LE_STATE_HELD)
-		row.lease_ms = 1;		/* the length of the ban */
-	row.expires_at = immediately ?
-		state->now + le_rule_ban(row.lease_ms) : le_rule_end(state, epoch);
+	if (!immediately)
+		row.expires_at = le_rule_end(state, epoch);
+	else if (row.state != LE_STATE_HELD)
+		row.expires_at = state->now + le_rule_ban(row.lease_ms);
+	else
+	{
+		row.expires_at = state->now;
+		row.lease_ms = 1;		/* by which an epoch to come counts the ban */
+	}
 	row.state = immediately ? LE_STATE_REVOKED_NOW : LE_STATE_REVOKED;
 	row.has_info = false;
 	row_renew(rel, &row, state->now, epoch);
