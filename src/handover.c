@@ -51,6 +51,7 @@ handover_lock(Relation rel, const LeCaller *caller, const LeEpoch *epoch,
 static bool
 handover_mark(const LeKey *key, const LeEpoch *epoch, LeState *state)
 {
+	TEST_PAUSE(LE_PAUSE_UNMARKED);
 	state->now = le_clock_now(epoch);
 	le_entry_mark(key, &state->entry);
 	if (!le_rule_live(state, epoch))
@@ -210,6 +211,7 @@ le_handover_revoke(const LeCaller *caller, bool immediately)
 	{
 		le_lock_take(LE_LOCK_LEASE, lock_id, ExclusiveLock, true);
 		le_look(rel, &caller->key, epoch, &state);
+		TEST_PAUSE(LE_PAUSE_UNMARKED);
 		state.now = le_clock_now(epoch);
 		le_entry_mark(&caller->key, &state.entry);
 		applies = revoke_applies(&state, immediately, epoch);

@@ -693,11 +693,13 @@ typedef enum LePause
 	LE_PAUSE_BEAT = 1,			/* heartbeat: before the partition lock */
 	LE_PAUSE_LOOK,				/* between the clock and the entry */
 	LE_PAUSE_LOCK,				/* before the lock's heavyweight lock */
-	LE_PAUSE_MARKED,			/* release: between the mark and the row */
+	LE_PAUSE_MARKED,			/* who ends a term: between mark and row */
 	LE_PAUSE_ENTRY,				/* slow heartbeat: between row and entry */
 	LE_PAUSE_GUARDED,			/* commit: after the look, the lock is held */
 	LE_PAUSE_SHARED,			/* who only looks: the lock is held */
-	LE_PAUSE_SLEEP				/* who waits: between look and sleep */
+	LE_PAUSE_SLEEP,				/* who waits: between look and sleep */
+	LE_PAUSE_UNMARKED			/* who ends a term: the lock is held, the entry
+								 * is not marked yet */
 } LePause;
 
 extern void le_test_pause_init(void);
