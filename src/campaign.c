@@ -64,16 +64,17 @@ prevent_wait_in_transaction_block(const char *function)
 
 /* Take our place in the list; le_waiters_leave() when the wait is over. */
 static void
-wait_begin(const LeKey *key, const char *instance, int priority,
+wait_begin(const LeCaller *caller, bool candidate, int priority,
 		   TimestampTz since, TimestampTz until)
 {
 	LePlace		place;
 
 	memset(&place, 0, sizeof(place));
-	place.key = *key;
-	place.candidate = (instance != NULL);
-	if (place.candidate)
-		strlcpy(place.instance, instance, sizeof(place.instance));
+	place.key = caller->key;
+	place.candidate = candidate;
+	place.role = caller->role;
+	if (candidate)
+		strlcpy(place.instance, caller->instance, sizeof(place.instance));
 	place.priority = priority;
 	place.since = since;
 	place.until = until;
@@ -200,7 +201,7 @@ le_campaign_run(const LeCaller *caller, LeBid *bid, int priority,
 
 	prevent_wait_in_transaction_block(caller->function);
 	bid->waits = bid->only_looks = true;
-	wait_begin(&caller->key, caller->instance, priority, start, until);
+	wait_begin(caller, true, priority, start, until);
 	PG_TRY();
 	{
 		campaign_wait(caller, bid, until, answer);
@@ -284,7 +285,7 @@ le_campaign_observe(const LeCaller *caller, int64 known_token, int64 wait_ms,
 	}
 
 	prevent_wait_in_transaction_block(caller->function);
-	wait_begin(&caller->key, NULL, 0, start, until);
+	wait_begin(caller, false, 0, start, until);
 	PG_TRY();
 	{
 		observe_wait(&caller->key, known_token, until, state, free_at);

@@ -219,14 +219,14 @@ le_entry_confirm(const LeTerm *term)
 /*
  * Ask the holder of this term to go: his next heartbeat tells him.  A term that
  * has none yet may have no place either, after a restart; then it gets one
- * until its end.  False: another term is renewed by now.
+ * until its end.  (If another place is kept already, a transition is on its way,
+ * and may be undone.)
  */
-bool
+void
 le_entry_request_resign(const LeTerm *term, TimestampTz end,
 						const LeEpoch *epoch)
 {
 	LeEntry    *entry = le_store_find_or_insert(&term->key, epoch);
-	bool		there;
 
 	if (entry->token == 0 && entry->reserved.token == 0)
 	{
@@ -234,12 +234,10 @@ le_entry_request_resign(const LeTerm *term, TimestampTz end,
 		entry->reserved.until = end;
 		entry->confirmed = false;
 	}
-	there = (entry->token == term->token ||
-			 entry->reserved.token == term->token);
-	if (there)
+	/* a later term has renewed already: ours is over, and it may be asked */
+	if (entry->token <= term->token)
 		entry->resign_token = term->token;
 	le_store_unlock(entry);
-	return there;
 }
 
 /*

@@ -51,6 +51,7 @@ handover_lock(Relation rel, const LeCaller *caller, const LeEpoch *epoch,
 static bool
 handover_mark(const LeKey *key, const LeEpoch *epoch, LeState *state)
 {
+	TEST_PAUSE(LE_PAUSE_UNMARKED);
 	state->now = le_clock_now(epoch);
 	le_entry_mark(key, &state->entry);
 	if (!le_rule_live(state, epoch))
@@ -84,8 +85,8 @@ le_handover_release(const LeCaller *caller, int64 hold_ms)
 }
 
 /*
- * le_transfer: end the caller's live term and begin one of the successor's;
- * NULL: of whoever is first among those who wait.
+ * le_transfer: end the caller's live term and begin one of the successor's, of
+ * the same role; NULL: of whoever is first among those who wait, and of his.
  */
 bool
 le_handover_transfer(const LeCaller *caller, const char *successor)
@@ -93,17 +94,21 @@ le_handover_transfer(const LeCaller *caller, const char *successor)
 	const LeEpoch *epoch = le_epoch_current();
 	Relation	rel = le_table_open(caller->key.relation, RowExclusiveLock);
 	char		first[LE_INSTANCE_MAX + 1];
+	Oid			role;
 	LeState		state;
 	bool		ends = false;
 
 	if (handover_lock(rel, caller, epoch, &state))
 	{
+		role = state.row.leader_role;
 		if (successor == NULL &&
-			le_waiters_first(&caller->key, caller->instance, state.now, first))
+			le_waiters_first(&caller->key, caller->instance, state.now, first,
+							 &role))
 			successor = first;
 		ends = successor != NULL && handover_mark(&caller->key, epoch, &state);
 		if (ends)
-			le_transition_transfer(rel, &caller->key, &state, successor, epoch);
+			le_transition_transfer(rel, &caller->key, &state, successor, role,
+								   epoch);
 		else
 			le_lock_drop(LE_LOCK_LEASE, caller->key.lock_id, ExclusiveLock);
 	}
@@ -130,14 +135,19 @@ le_handover_request_resign(const LeCaller *caller)
 	if (!le_lease_read(&caller->key, &holder))
 		return false;
 	term.token = holder.token;
-	return le_entry_request_resign(&term, holder.end, epoch);
+	le_entry_request_resign(&term, holder.end, epoch);
+	return true;
 }
 
 static void
 prevent_revoke_in_transaction_block(void)
 {
 	if (!le_in_transaction_block() && GetCurrentTransactionNestLevel() == 1)
+	{
+		/* in a pipeline a later statement that fails must not undo it */
+		MyXactFlags |= XACT_FLAGS_NEEDIMMEDIATECOMMIT;
 		return;
+	}
 
 	ereport(ERROR,
 			(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
@@ -201,6 +211,7 @@ le_handover_revoke(const LeCaller *caller, bool immediately)
 	{
 		le_lock_take(LE_LOCK_LEASE, lock_id, ExclusiveLock, true);
 		le_look(rel, &caller->key, epoch, &state);
+		TEST_PAUSE(LE_PAUSE_UNMARKED);
 		state.now = le_clock_now(epoch);
 		le_entry_mark(&caller->key, &state.entry);
 		applies = revoke_applies(&state, immediately, epoch);

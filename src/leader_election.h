@@ -334,6 +334,7 @@ typedef struct LePlace
 	LeKey		key;			/* database 0: nobody has this place */
 	int			pid;
 	bool		candidate;
+	Oid			role;			/* a candidate's */
 	int			priority;		/* 0 to LE_PRIORITY_MAX goes before ... */
 	TimestampTz since;			/* ... the order of arrival; lease clock */
 	TimestampTz until;			/* then the place is void; lease clock */
@@ -396,7 +397,8 @@ typedef enum LeChangeKind
 	LE_TRANSFERRED,
 	LE_REVOKED,
 	LE_EXPIRED,					/* noticed by a successor or a sweep */
-	LE_SWEPT					/* a row is gone whose term had ended before */
+	LE_SWEPT					/* a row is gone, or lifted, whose term had
+								 * ended before */
 } LeChangeKind;
 
 /* ---------------------------------------------------------------------
@@ -510,7 +512,7 @@ extern bool le_entry_beat_row(const LeCaller *caller, const LeRow *row,
 extern void le_entry_reserve(const LeKey *key,
 							 const LeReservation *reservation,
 							 LeReservation *before, const LeEpoch *epoch);
-extern bool le_entry_request_resign(const LeTerm *term, TimestampTz end,
+extern void le_entry_request_resign(const LeTerm *term, TimestampTz end,
 									const LeEpoch *epoch);
 extern void le_entry_await(const LeCaller *caller, TimestampTz until);
 extern void le_entry_mark(const LeKey *key, LeEntry *copy);
@@ -543,7 +545,7 @@ extern void le_waiters_leave(void);
 extern void le_waiters_bar(TimestampTz until);
 extern int	le_waiters_before_me(TimestampTz now);
 extern bool le_waiters_first(const LeKey *key, const char *except,
-							 TimestampTz now, char *instance);
+							 TimestampTz now, char *instance, Oid *role);
 extern void le_waiters_wake(const LeKey *key, const char *instance,
 							bool vacant);
 extern void le_waiters_wake_all(Oid database);
@@ -623,7 +625,7 @@ extern void le_transition_release(Relation rel, const LeKey *key,
 								  const LeEpoch *epoch);
 extern void le_transition_transfer(Relation rel, const LeKey *key,
 								   const LeState *state,
-								   const char *successor,
+								   const char *successor, Oid role,
 								   const LeEpoch *epoch);
 extern void le_transition_revoke(Relation rel, const LeKey *key,
 								 const LeState *state, bool immediately,
@@ -713,11 +715,13 @@ typedef enum LePause
 	LE_PAUSE_BEAT = 1,			/* heartbeat: before the partition lock */
 	LE_PAUSE_LOOK,				/* between the clock and the entry */
 	LE_PAUSE_LOCK,				/* before the lock's heavyweight lock */
-	LE_PAUSE_MARKED,			/* release: between the mark and the row */
+	LE_PAUSE_MARKED,			/* who ends a term: between mark and row */
 	LE_PAUSE_ENTRY,				/* slow heartbeat: between row and entry */
 	LE_PAUSE_GUARDED,			/* commit: after the look, the lock is held */
 	LE_PAUSE_SHARED,			/* who only looks: the lock is held */
-	LE_PAUSE_SLEEP				/* who waits: between look and sleep */
+	LE_PAUSE_SLEEP,				/* who waits: between look and sleep */
+	LE_PAUSE_UNMARKED			/* who ends a term: the lock is held, the
+								 * entry is not marked yet */
 } LePause;
 
 extern void le_test_pause_init(void);

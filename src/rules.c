@@ -162,7 +162,9 @@ le_rule_phase(const LeState *state, const LeEpoch *epoch)
 			LE_PHASE_LIVE : LE_PHASE_RESTARTED;
 	if (state->now >= le_rule_rests_until(state, epoch))
 		return LE_PHASE_EXPIRED;
-	if (state->row.lineage != epoch->lineage)
+	if (state->row.lineage != epoch->lineage &&
+		(state->row.state == LE_STATE_LIVE ||
+		 state->now < le_rule_grace(epoch)))
 		return LE_PHASE_GRACE;
 	return state->row.state == LE_STATE_HELD ? LE_PHASE_HELD :
 		LE_PHASE_REVOKED;

@@ -40,7 +40,7 @@ end_note(Relation rel, const LeKey *key, const LeState *state,
 {
 	if (state->row.state != LE_STATE_LIVE)
 	{
-		le_change_ends(key, &state->row, how == LE_EXPIRED ? LE_SWEPT : how);
+		le_change_ends(key, &state->row, LE_SWEPT);
 		return;
 	}
 	le_change_ends(key, &state->row, how);
@@ -135,7 +135,7 @@ le_transition_release(Relation rel, const LeKey *key, const LeState *state,
 /* The successor leads from the commit on, as if he had begun the term now. */
 void
 le_transition_transfer(Relation rel, const LeKey *key, const LeState *state,
-					   const char *successor, const LeEpoch *epoch)
+					   const char *successor, Oid role, const LeEpoch *epoch)
 {
 	LeRow		row = state->row;
 
@@ -147,6 +147,7 @@ le_transition_transfer(Relation rel, const LeKey *key, const LeState *state,
 	row.expires_at = state->now + le_rule_length(row.lease_ms);
 	row.created_at = GetCurrentTimestamp();
 	strlcpy(row.leader_id, successor, sizeof(row.leader_id));
+	row.leader_role = role;
 	row.has_info = false;
 	begin_note(key, &row, epoch);
 	le_table_update(rel, &row);
@@ -157,6 +158,9 @@ le_transition_transfer(Relation rel, const LeKey *key, const LeState *state,
  * Nobody leads from the commit on.  Who has led may believe so until the end
  * of the lease: others wait for that, unless immediately.  state has been
  * looked at after the mark, so this end is not prolonged any more.
+ *
+ * Where the term had ended before, only what is left of it changes.  Whoever
+ * gave the lock up with a hold may lead again at once when that is lifted.
  */
 void
 le_transition_revoke(Relation rel, const LeKey *key, const LeState *state,
@@ -168,8 +172,15 @@ le_transition_revoke(Relation rel, const LeKey *key, const LeState *state,
 
 	end_note(rel, key, state, LE_REVOKED, epoch);
 	le_event_queue(key, "revoked");
-	row.expires_at = immediately ?
-		state->now + le_rule_ban(row.lease_ms) : le_rule_end(state, epoch);
+	if (!immediately)
+		row.expires_at = le_rule_end(state, epoch);
+	else if (row.state != LE_STATE_HELD)
+		row.expires_at = state->now + le_rule_ban(row.lease_ms);
+	else
+	{
+		row.expires_at = state->now;
+		row.lease_ms = 1;		/* by which an epoch to come counts the ban */
+	}
 	row.state = immediately ? LE_STATE_REVOKED_NOW : LE_STATE_REVOKED;
 	row.has_info = false;
 	row_renew(rel, &row, state->now, epoch);

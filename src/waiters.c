@@ -166,12 +166,12 @@ le_waiters_bar(TimestampTz until)
 }
 
 /*
- * Who is first among the candidates for a lock, other than that instance?
- * False: there is none.
+ * Who is first among the candidates for a lock, other than that instance, and
+ * which role is he?  False: there is none.
  */
 bool
 le_waiters_first(const LeKey *key, const char *except, TimestampTz now,
-				 char *instance)
+				 char *instance, Oid *role)
 {
 	const LePlace *first = NULL;
 
@@ -189,7 +189,10 @@ le_waiters_first(const LeKey *key, const char *except, TimestampTz now,
 			first = place;
 	}
 	if (first != NULL)
+	{
 		strlcpy(instance, first->instance, LE_INSTANCE_MAX + 1);
+		*role = first->role;
+	}
 	LWLockRelease(&waiters->lock);
 	return first != NULL;
 }

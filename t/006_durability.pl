@@ -32,8 +32,9 @@ is( $primary->safe_psql('postgres', qq{
 		SELECT le_try_acquire(1, 'a', $long);
 		SELECT le_renew(1, 'a');
 		SELECT le_try_acquire(2, 'a', $long);
-		SELECT le_try_acquire(3, 'a', $long);}),
-	"t\nt\nt\nt",
+		SELECT le_try_acquire(3, 'a', $long);
+		SELECT le_try_acquire(id, 'a', $long) FROM generate_series(4, 6) AS id;}),
+	"t\nt\nt\nt\nt\nt\nt",
 	'leases');
 
 $primary->backup('backup');
@@ -66,6 +67,24 @@ my %waits = (
 		"t\noff\n",
 		'SET synchronous_commit = off',
 		"SELECT le_release(3, 'a')",
+		'SHOW synchronous_commit'
+	],
+	transfer => [
+		"t\noff\n",
+		'SET synchronous_commit = off',
+		"SELECT le_transfer(4, 'a', le_token(4, 'a'), 'c')",
+		'SHOW synchronous_commit'
+	],
+	hold => [
+		"t\noff\n",
+		'SET synchronous_commit = off',
+		"SELECT le_release(5, 'a', hold_ms => $long)",
+		'SHOW synchronous_commit'
+	],
+	revoke => [
+		"t\noff\n",
+		'SET synchronous_commit = off',
+		'SELECT le_revoke(6)',
 		'SHOW synchronous_commit'
 	],
 	block => [
@@ -118,7 +137,8 @@ does_not_wait(
 does_not_wait("SELECT le_try_acquire(1, 'b'), le_try_acquire(2, 'b')",
 	'f|f', 'nor a refused attempt');
 does_not_wait(
-	"SELECT le_try_acquire(11, 'b'), le_try_acquire(3, 'b')", 'f|f',
+	"SELECT le_try_acquire(11, 'b'), le_try_acquire(3, 'b'), le_try_acquire(4, 'c'), le_renew(4, 'c'), le_try_acquire(5, 'b'), le_try_acquire(6, 'b')",
+	'f|f|f|f|f|f',
 	'nor one at a lock whose transition waits');
 does_not_wait(
 	"SET synchronous_commit = off; INSERT INTO note VALUES (1)", '',
@@ -228,12 +248,13 @@ does_not_wait("SELECT le_renew($_, 'a'), le_try_acquire($_, 'a')",
 $primary->wait_for_catchup($standby);
 is( $standby->safe_psql('postgres',
 		q{SELECT string_agg(id::text, ' ' ORDER BY id) FROM leader_lease}),
-	'1 2 11 12 13 31 32',
+	'1 2 4 5 6 11 12 13 31 32',
 	'the standby knows of them');
 is( $primary->safe_psql('postgres', q{
 		SELECT le_leader(11), le_leader(12), le_leader(13),
-			   le_leader(3) IS NULL}),
-	'a|a|a|t',
+			   le_leader(3) IS NULL, le_renew(4, 'c'), le_leader(5) IS NULL,
+			   le_leader(6) IS NULL}),
+	'a|a|a|t|t|t|t',
 	'the transitions have happened');
 
 # The standby has every grant, so promotion_grace may be 0: a lock without a

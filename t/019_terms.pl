@@ -72,6 +72,25 @@ subtest 'pipeline' => sub {
 		pipeline("SELECT le_release(1, 'a')", 'SELECT 1 / 0'),
 		qr/division by zero/, 'a release that a later statement undoes');
 	leads(1, 'a', 'has not happened');
+	like(
+		pipeline("SELECT le_transfer(1, 'a', le_token(1, 'a'), 'b')", 'SELECT 1 / 0'),
+		qr/division by zero/, 'a transfer that begins a term');
+	leads(1, 'b', 'has been committed with its statement');
+
+	like(
+		pipeline('SELECT le_revoke(1)', 'SELECT 1 / 0'),
+		qr/division by zero/, 'so is a revocation');
+	leads(1, 'nobody', 'before the statement that fails');
+	like(
+		pipeline('SELECT 1', 'SELECT le_revoke(1, true)'),
+		qr/le_revoke\(\) cannot run inside a transaction block/,
+		'in the second statement it is a block');
+	leads(1, 'nobody', 'and revokes nothing');
+	$node->safe_psql('postgres', qq{
+		SELECT le_revoke(1, true);
+		SELECT le_try_acquire(1, 'c', $long);
+		SELECT le_transfer(1, 'c', le_token(1, 'c'), 'a')});
+	leads(1, 'a', 'led by the first one again');
 };
 
 # What has been logged since an offset in the log
@@ -108,8 +127,41 @@ subtest 'log' => sub {
 
 	$offset = -s $node->logfile;
 	$node->psql('postgres', qq{
+		SELECT le_try_acquire(14, 'a', $long);
+		SELECT le_transfer(14, 'a', le_token(14, 'a'), 'b');
+		SELECT le_revoke(14);
+		SELECT le_revoke(14, true);
+		SELECT le_try_acquire(14, 'c', $long);
+		SELECT le_revoke(14, true);
+		SELECT le_try_acquire(14, 'd', $long);
+		SELECT le_release(14, 'd', hold_ms => $long);
+		SELECT le_revoke(14, true);
+		SELECT le_try_acquire(14, 'e', 100);
+		SELECT le_release(14, 'e', hold_ms => 1000);
+		DO \$\$ BEGIN WHILE (SELECT state <> 'expired' FROM leader_lease WHERE id = 14) LOOP PERFORM pg_sleep(0.01); END LOOP; END \$\$;
+		SELECT le_sweep(0)});
+	is( terms($offset),
+		join("\n",
+			'began: lock 14, instance "a"',
+			'transferred: lock 14, instance "a"',
+			'began: lock 14, instance "b"',
+			'revoked: lock 14, instance "b"',
+			'began: lock 14, instance "c"',
+			'revoked: lock 14, instance "c"',
+			'began: lock 14, instance "d"',
+			'released: lock 14, instance "d"',
+			'began: lock 14, instance "e"',
+			'released: lock 14, instance "e"'),
+		'each once, however it ended, and whatever kept the lock afterwards');
+
+	$offset = -s $node->logfile;
+	$node->psql('postgres', qq{
 		BEGIN;
 		SELECT le_release(1, 'a');
+		ROLLBACK;
+		BEGIN;
+		SELECT le_transfer(1, 'a', le_token(1, 'a'), 'b');
+		SELECT le_release(1, 'b', hold_ms => $long);
 		ROLLBACK;
 		SET leader_election.allow_in_transaction = on;
 		BEGIN;
