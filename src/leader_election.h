@@ -390,7 +390,7 @@ typedef enum LeChangeKind
 	LE_TRANSFERRED,
 	LE_REVOKED,
 	LE_EXPIRED,					/* noticed by a successor or a sweep */
-	LE_SWEPT					/* a row is gone whose term had ended before */
+	LE_SWEPT					/* of a row whose term had ended before */
 } LeChangeKind;
 
 /* ---------------------------------------------------------------------

@@ -149,7 +149,9 @@ le_transition_revoke(Relation rel, const LeKey *key, const LeState *state,
 
 	Assert(le_lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
 
-	le_change_ends(key, &state->row, LE_REVOKED);
+	/* the row of a hold or of an earlier revocation is no term's any more */
+	le_change_ends(key, &state->row,
+				   row.state == LE_STATE_LIVE ? LE_REVOKED : LE_SWEPT);
 	row.expires_at = immediately ?
 		state->now + le_rule_ban(row.lease_ms) : le_rule_end(state, epoch);
 	row.state = immediately ? LE_STATE_REVOKED_NOW : LE_STATE_REVOKED;
