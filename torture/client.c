@@ -269,7 +269,10 @@ wait_for(int fd, short events, int64_t until)
 		int64_t		next = until - t;
 		struct timespec ts;
 
-		fds[0] = (struct pollfd) {.fd = fd,.events = events};
+		fds[0] = (struct pollfd)
+		{
+			.fd = fd,.events = events
+		};
 		for (int i = 0; i < n_slots; i++)
 		{
 			Wait	   *wait = &slots[i].wait;
@@ -279,7 +282,8 @@ wait_for(int fd, short events, int64_t until)
 			if (wait->asked)
 				next = sooner(next, wait->limit - t);
 			/* a negative one is passed over */
-			fds[1 + i] = (struct pollfd) {
+			fds[1 + i] = (struct pollfd)
+			{
 				.fd = wait->asked ? PQsocket(wait->link.pg) : -1,.events = POLLIN
 			};
 		}
@@ -875,8 +879,8 @@ elected(Slot *slot, const Call *call)
 		return false;
 
 	/*
-	 * The answer to a call that we sent before we gave up, or while we lead, is
-	 * void, unless it brings a larger token than any that we gave up.
+	 * If we have given up since we sent the call the answer is void, unless it
+	 * brings a larger token than any that we gave up.
 	 */
 	leads(slot);
 	if ((call->sent < slot->gave_up_at && token <= slot->given_up) ||
@@ -1164,7 +1168,14 @@ operate(Slot *slot)
 		ask(&main_link, slot, "request_resign", 0,
 			"SELECT le_request_resign(%" PRId64 ")", slot->lock);
 	else if (dice < 50)
+	{
 		revoke_term(slot, dice >= 40);
+		if (percent(25))
+		{
+			pause_until(now() + chance(300 * MS));
+			revoke_term(slot, true);
+		}
+	}
 	slot->due = now() + chance(3000 * MS);
 }
 
