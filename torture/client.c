@@ -1167,16 +1167,16 @@ operate(Slot *slot)
 	if (dice < 25)
 		ask(&main_link, slot, "request_resign", 0,
 			"SELECT le_request_resign(%" PRId64 ")", slot->lock);
-	else if (dice < 50)
+	else if (dice < 55)
 	{
-		revoke_term(slot, dice >= 40);
+		revoke_term(slot, dice >= 45);
 		if (percent(25))
 		{
 			pause_until(now() + chance(300 * MS));
 			revoke_term(slot, true);
 		}
 	}
-	slot->due = now() + chance(3000 * MS);
+	slot->due = now() + chance(2500 * MS);
 }
 
 static void
