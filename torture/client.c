@@ -4,7 +4,10 @@
  *
  *		client NAME LOG SEED LOCKS ORIGIN CONNINFO
  *
- * It keeps the client's rule (README, "How a client uses it") to the letter
+ * If its name begins with "operator" it does not contend, but observes, asks
+ * leaders to resign, and revokes.
+ *
+ * A contender keeps the client's rule (README, "How a client uses it") to the letter
  * and writes down what it does, so that torture/check can judge afterwards.
  * A line of the log is one write(2), and it is written before what it tells
  * of is acted on: a killed process has not done anything that its log does
@@ -13,13 +16,15 @@
  * run at a wrong rate, and knows how the two belong together.
  *
  *		P time name pid					the process begins
- *		S time call link what lock token lease_ms entry
+ *		S time call link what lock token lease_ms entry more
  *										a call is about to be sent; entry is the
  *										number of the ledger's entry that it is
- *										for, or 0
+ *										for, or 0; more is how long it waits or
+ *										the hold, in ms, a successor, or -
  *		A time call answer				and has been answered: t, f, - for NULL,
- *										a value, a command tag, ERROR:sqlstate,
- *										LOST (the backend is gone), TIMEOUT
+ *										a value, several of these, a command tag,
+ *										ERROR:sqlstate, LOST (the backend is
+ *										gone), TIMEOUT
  *		B time lock token deadline		leads from that time on (token 0: it is
  *										not known yet), or longer than before
  *		X time lock token reason		stops leading
@@ -52,6 +57,8 @@
 #define LEASE_MAX 2000
 #define MAX_SLOTS 16
 #define MAX_DEAD 4
+#define WAIT_MAX 2500			/* ms */
+#define HOLD_MAX 2500			/* ms */
 
 /* A connection */
 typedef struct Link
@@ -79,6 +86,18 @@ typedef struct Call
 	char		text[256];
 } Call;
 
+/* A call that waits in the server, while we do other things */
+typedef struct Wait
+{
+	Link		link;
+	bool		asked;			/* and has not been answered */
+	bool		candidate;		/* le_campaign; else le_observe */
+	bool		patient;		/* we do not ask otherwise meanwhile */
+	int64_t		lock;
+	int64_t		limit;			/* for the answer, by the log's clock */
+	Call		call;
+} Wait;
+
 /* One lock at a time that we contend for; another one each generation */
 typedef struct Slot
 {
@@ -86,7 +105,12 @@ typedef struct Slot
 	int			lease_ms;
 	bool		leads;
 	int64_t		deadline;		/* by our own clock */
+	int64_t		gave_up_at;		/* by our own clock: have not led since */
+	int64_t		given_up;		/* the largest token that we gave up */
 	int64_t		token;			/* of the last term, 0: not known */
+	int64_t		observed;		/* token that le_observe showed, 0: none */
+	bool		asked_to_go;	/* an operator would like us to resign */
+	Wait		wait;
 	bool		releasing;		/* the token's release must be answered */
 	int64_t		due;			/* next turn, by the log's clock */
 	int			burst;			/* turns to come without much pause */
@@ -103,7 +127,9 @@ static Slot slots[MAX_SLOTS];
 static int	n_slots;
 static Link main_link = {.number = 1};
 static Link second_link = {.number = 2};
+static int64_t calls = 0;
 static int64_t entry = 0;		/* of the ledger, that is written just now */
+static char more[128] = "-";	/* of the next call, for the log */
 static volatile sig_atomic_t ending = 0;
 
 static int64_t
@@ -175,8 +201,15 @@ static void
 stop(Slot *slot, const char *reason)
 {
 	if (slot->leads)
+	{
 		note("X %" PRId64 " %" PRId64 " %" PRId64 " %s",
 			 now(), slot->lock, slot->token, reason);
+		slot->gave_up_at = own_clock();
+		if (slot->token == 0)
+			slot->given_up = INT64_MAX; /* it may be any */
+		else if (slot->token > slot->given_up)
+			slot->given_up = slot->token;
+	}
 	slot->leads = false;
 }
 
@@ -190,16 +223,16 @@ leads(Slot *slot)
 }
 
 /*
- * A call has been told true: lead by it until its sending time + lease.  If
- * that has passed, as it may have while the process was frozen, the answer is
- * void.
+ * A call has been told true: lead by it until its sending time + what it is
+ * valid for.  If that has passed, as it may have while the process was frozen,
+ * the answer is void.
  */
 static void
-lead(Slot *slot, const Call *call)
+lead(Slot *slot, const Call *call, int64_t valid_for_ms)
 {
-	int64_t		deadline = call->sent + slot->lease_ms * MS;
+	int64_t		deadline = call->sent + valid_for_ms * MS;
 
-	if (own_clock() >= deadline)
+	if (own_clock() >= deadline || (slot->leads && deadline <= slot->deadline))
 		return;
 	note("B %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64,
 		 call->answered, slot->lock, slot->token, deadline);
@@ -214,29 +247,61 @@ until_deadline(const Slot *slot)
 	return slot->deadline - own_clock();
 }
 
-/* Wait for a socket or for a time; deadlines are honoured meanwhile. */
+static int64_t
+sooner(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+static void wait_answered(Slot *slot);
+
+/*
+ * Wait for a socket or for a time.  Deadlines are honoured meanwhile, and what
+ * waits in the server is answered.
+ */
 static bool
 wait_for(int fd, short events, int64_t until)
 {
-	struct pollfd pollfd = {.fd = fd,.events = events};
-
 	for (;;)
 	{
+		struct pollfd fds[1 + MAX_SLOTS];
 		int64_t		t = now();
 		int64_t		next = until - t;
 		struct timespec ts;
 
+		fds[0] = (struct pollfd)
+		{
+			.fd = fd,.events = events
+		};
 		for (int i = 0; i < n_slots; i++)
 		{
-			if (leads(&slots[i]) && until_deadline(&slots[i]) < next)
-				next = until_deadline(&slots[i]);
+			Wait	   *wait = &slots[i].wait;
+
+			if (leads(&slots[i]))
+				next = sooner(next, until_deadline(&slots[i]));
+			if (wait->asked)
+				next = sooner(next, wait->limit - t);
+			/* a negative one is passed over */
+			fds[1 + i] = (struct pollfd)
+			{
+				.fd = wait->asked ? PQsocket(wait->link.pg) : -1,.events = POLLIN
+			};
 		}
 		if (t >= until || ending)
 			return false;
 		next = next > 0 ? next : 0;
 		ts.tv_sec = next / 1000000;
 		ts.tv_nsec = next % 1000000 * 1000;
-		if (ppoll(&pollfd, fd < 0 ? 0 : 1, &ts, NULL) > 0)
+		if (ppoll(fds, 1 + n_slots, &ts, NULL) < 0)
+			continue;
+		for (int i = 0; i < n_slots; i++)
+		{
+			Wait	   *wait = &slots[i].wait;
+
+			if (wait->asked && (fds[1 + i].revents != 0 || now() >= wait->limit))
+				wait_answered(&slots[i]);
+		}
+		if (fds[0].revents != 0)
 			return true;
 	}
 }
@@ -299,14 +364,34 @@ static Call
 send_call(Link *link, const Slot *slot, const char *what, int64_t token,
 		  const char *sql)
 {
-	static int64_t calls = 0;
 	Call		call = {.number = ++calls,.sent = own_clock()};
 
-	note("S %" PRId64 " %" PRId64 " %d %s %" PRId64 " %" PRId64 " %d %" PRId64,
+	note("S %" PRId64 " %" PRId64 " %d %s %" PRId64 " %" PRId64 " %d %" PRId64 " %s",
 		 now(), call.number, link->number, what, slot->lock, token,
-		 slot->lease_ms, entry);
+		 slot->lease_ms, entry, more);
+	strcpy(more, "-");
 	PQsendQuery(link->pg, sql);
 	return call;
+}
+
+/* One row, or none; the first value is the answer proper. */
+static void
+read_row(Call *call, PGresult *result)
+{
+	bool		found = PQntuples(result) > 0;
+	size_t		length = 0;
+
+	for (int i = 0; i < PQnfields(result); i++)
+	{
+		bool		null = !found || PQgetisnull(result, 0, i);
+
+		length += snprintf(call->text + length, sizeof(call->text) - length,
+						   "%s%s", i > 0 ? " " : "",
+						   null ? "-" : PQgetvalue(result, 0, i));
+	}
+	call->kind = strncmp(call->text, "t", strcspn(call->text, " ")) == 0 ? SAID_TRUE :
+		strncmp(call->text, "f", strcspn(call->text, " ")) == 0 ? SAID_FALSE :
+		SAID_OTHER;
 }
 
 /* The gist of one result */
@@ -318,10 +403,7 @@ read_result(Call *call, PGresult *result)
 	switch (PQresultStatus(result))
 	{
 		case PGRES_TUPLES_OK:
-			snprintf(call->text, sizeof(call->text), "%s",
-					 PQgetisnull(result, 0, 0) ? "-" : PQgetvalue(result, 0, 0));
-			call->kind = strcmp(call->text, "t") == 0 ? SAID_TRUE :
-				strcmp(call->text, "f") == 0 ? SAID_FALSE : SAID_OTHER;
+			read_row(call, result);
 			break;
 		case PGRES_COMMAND_OK:
 			snprintf(call->text, sizeof(call->text), "%s", PQcmdStatus(result));
@@ -342,10 +424,8 @@ read_result(Call *call, PGresult *result)
  * server is ready for the next query.
  */
 static void
-receive(Link *link, Call *call)
+receive_until(Link *link, Call *call, int64_t until)
 {
-	int64_t		until = now() + ANSWER_LIMIT;
-
 	call->kind = UNKNOWN;
 	strcpy(call->text, "LOST");
 	for (;;)
@@ -380,6 +460,12 @@ receive(Link *link, Call *call)
 		disconnect(link);
 }
 
+static void
+receive(Link *link, Call *call)
+{
+	receive_until(link, call, now() + ANSWER_LIMIT);
+}
+
 /* One statement, alone in its pipeline and complete; what names it. */
 __attribute__((format(printf, 5, 6)))
 static Call
@@ -392,6 +478,7 @@ ask(Link *link, const Slot *slot, const char *what, int64_t token,
 
 	if (!connected(link))
 	{
+		strcpy(more, "-");
 		pause_until(now() + 20 * MS + chance(60 * MS));
 		return call;
 	}
@@ -412,6 +499,25 @@ ask_about_token(Link *link, const Slot *slot, const char *what, int64_t token)
 			   what, slot->lock, me, token);
 }
 
+/* A heartbeat as a statement: le_renew or, if it is full, le_keep_alive */
+static void
+heartbeat_sql(const Slot *slot, bool full, char *sql, size_t size)
+{
+	snprintf(sql, size, full ?
+			 "SELECT leads, valid_for_ms, resign_requested, waiting FROM le_keep_alive(%" PRId64 ", '%s', %" PRId64 ")" :
+			 "SELECT le_renew(%" PRId64 ", '%s', %" PRId64 ")",
+			 slot->lock, me, slot->token);
+}
+
+static Call
+send_heartbeat(Link *link, const Slot *slot, bool full)
+{
+	char		sql[512];
+
+	heartbeat_sql(slot, full, sql, sizeof(sql));
+	return send_call(link, slot, full ? "keep_alive" : "renew", slot->token, sql);
+}
+
 /* ---------------------------------------------------------------------
  * Turns
  * ---------------------------------------------------------------------
@@ -420,6 +526,7 @@ ask_about_token(Link *link, const Slot *slot, const char *what, int64_t token)
 static void
 bury(Slot *slot)
 {
+	slot->asked_to_go = false;
 	if (slot->token == 0)
 		return;
 	memmove(slot->dead + 1, slot->dead, (MAX_DEAD - 1) * sizeof(int64_t));
@@ -433,10 +540,10 @@ probe(Slot *slot)
 {
 	int64_t		token = slot->dead[chance(MAX_DEAD)];
 
-	const char *what[] = {"renew", "is_leader", "guard"};
+	const char *what[] = {"renew", "is_leader", "guard", "transfer"};
 
 	if (token != 0)
-		ask_about_token(&main_link, slot, what[chance(3)], token);
+		ask_about_token(&main_link, slot, what[chance(4)], token);
 }
 
 /*
@@ -472,72 +579,184 @@ deposed(Slot *slot)
 static void
 heartbeat(Slot *slot)
 {
-	Call		call = ask_about_token(&main_link, slot, "renew", slot->token);
+	bool		full = percent(50);
+	int			valid_for_ms = slot->lease_ms;
+	char		resign = 'f';
+	char		sql[512];
+	Call		call;
+
+	heartbeat_sql(slot, full, sql, sizeof(sql));
+	call = ask(&main_link, slot, full ? "keep_alive" : "renew", slot->token,
+			   "%s", sql);
+	if (call.kind == SAID_TRUE && full &&
+		sscanf(call.text, "t %d %c", &valid_for_ms, &resign) != 2)
+		return;
 
 	/* passing the deadline voids the answers to calls sent before it */
-	if (call.kind == SAID_TRUE && (leads(slot) || call.sent >= slot->deadline))
-		lead(slot, &call);
+	if (call.kind == SAID_TRUE && (leads(slot) || call.sent >= slot->gave_up_at))
+	{
+		lead(slot, &call, valid_for_ms);
+		slot->asked_to_go = (resign == 't' && percent(70));
+	}
 	else if (call.kind == SAID_FALSE)
 		deposed(slot);
 }
 
-/*
- * Release in a transaction of its own, which may be rolled back.  While it is
- * open another connection may send a heartbeat with the same token, which we
- * do not believe any more.  Did the release happen?
- */
-static bool
-release_in_transaction(Slot *slot)
+/* Whom to hand over to: to one who waits, to whoever may be there, or NULL */
+static void
+choose_successor(const Slot *slot, char *successor, size_t size)
 {
-	bool		commit = percent(60);
-	bool		beat = percent(50) && connected(&second_link);
-	Call		release;
-	Call		other = {.kind = UNKNOWN};
-	Call		end;
-	char		sql[256];
+	Call		call;
 
-	end = ask(&main_link, slot, "begin", 0, "BEGIN");
-	if (end.kind != SAID_OTHER)
-		return false;
-	release = ask_about_token(&main_link, slot, "release", slot->token);
-	if (main_link.pg == NULL)
-		return false;
-	if (beat)
-	{
-		snprintf(sql, sizeof(sql), "SELECT le_renew(%" PRId64 ", '%s', %" PRId64 ")",
-				 slot->lock, me, slot->token);
-		other = send_call(&second_link, slot, "renew", slot->token, sql);
-	}
-	pause_until(now() + chance(60 * MS));
-	end = ask(&main_link, slot, commit ? "commit" : "rollback", 0,
-			  commit ? "COMMIT" : "ROLLBACK");
-	if (beat)
-		receive(&second_link, &other);
-	return (release.kind == SAID_TRUE || release.kind == SAID_FALSE) &&
-		end.kind == SAID_OTHER && strcmp(end.text, "COMMIT") == 0;
+	successor[0] = '\0';
+	if (percent(50))
+		return;
+	call = ask(&main_link, slot, "waiting", 0,
+			   "SELECT instance FROM leader_waiting WHERE lock_id = %" PRId64
+			   " AND instance <> '%s' ORDER BY random() LIMIT 1",
+			   slot->lock, me);
+	if (call.kind == SAID_OTHER && strcmp(call.text, "-") != 0)
+		snprintf(successor, size, "%.63s", call.text);
+	else if (percent(25))
+		snprintf(successor, size, "client-%d-1", 1 + (int) chance(6));
+	if (strcmp(successor, me) == 0)
+		successor[0] = '\0';
 }
 
-static void
-release(Slot *slot, bool in_transaction)
+/* How we end a term ourselves */
+typedef struct Ending
 {
-	bool		answered;
+	bool		transfers;		/* else releases */
+	char		successor[80];	/* "": the first who waits */
+	int			hold_ms;
+} Ending;
 
-	slot->releasing = true;
-	if (in_transaction)
-		answered = release_in_transaction(slot);
-	else
+static Ending
+choose_ending(const Slot *slot, bool transfers)
+{
+	Ending		ending = {.transfers = transfers};
+
+	if (transfers)
+		choose_successor(slot, ending.successor, sizeof(ending.successor));
+	else if (percent(30))
+		ending.hold_ms = 1 + (int) chance(HOLD_MAX);
+	return ending;
+}
+
+static Call
+ask_to_end(Link *link, const Slot *slot, const Ending *ending)
+{
+	if (!ending->transfers)
 	{
-		Call		call = ask_about_token(&main_link, slot, "release", slot->token);
-
-		answered = call.kind == SAID_TRUE || call.kind == SAID_FALSE;
+		snprintf(more, sizeof(more), "%d", ending->hold_ms);
+		return ask(link, slot, "release", slot->token, ending->hold_ms == 0 ?
+				   "SELECT le_release(%" PRId64 ", '%s', %" PRId64 ")" :
+				   "SELECT le_release(%" PRId64 ", '%s', %" PRId64 ", %d)",
+				   slot->lock, me, slot->token, ending->hold_ms);
 	}
-	if (!answered)
+	if (ending->successor[0] == '\0')
+		return ask_about_token(link, slot, "transfer", slot->token);
+	snprintf(more, sizeof(more), "%s", ending->successor);
+	return ask(link, slot, "transfer", slot->token,
+			   "SELECT le_transfer(%" PRId64 ", '%s', %" PRId64 ", '%s')",
+			   slot->lock, me, slot->token, ending->successor);
+}
+
+/* What has become of it */
+typedef enum Outcome
+{
+	ENDED,						/* the term is over */
+	GOES_ON,					/* nothing has changed, as far as we know */
+	UNCLEAR
+} Outcome;
+
+static Outcome
+outcome_of(const Ending *ending, const Call *call)
+{
+	if (call->kind == SAID_TRUE)
+		return ENDED;
+	if (call->kind == SAID_FALSE)
+		return ending->transfers ? GOES_ON : ENDED; /* may be over by itself */
+	return UNCLEAR;
+}
+
+/*
+ * End the term in the transaction that is open on a link, and commit that or
+ * roll it back.  While it is open another connection may send a heartbeat with
+ * the same token, which we do not believe any more.
+ */
+static Outcome
+end_in_open_transaction(Link *link, Link *other, Slot *slot,
+						const Ending *ending, const char *commit,
+						const char *rollback)
+{
+	bool		commits = percent(65);
+	bool		beats = percent(50) && connected(other);
+	Call		call = ask_to_end(link, slot, ending);
+	Call		beat = {.kind = UNKNOWN};
+	Call		last;
+
+	if (link->pg == NULL)
+		return UNCLEAR;
+	if (beats && other->pg != NULL)
+		beat = send_heartbeat(other, slot, percent(50));
+	else
+		beats = false;
+	pause_until(now() + chance(60 * MS));
+	last = ask(link, slot, commits ? commit : rollback, slot->token,
+			   commits ? "COMMIT" : "ROLLBACK");
+	if (beats)
+		receive(other, &beat);
+	if (last.kind == SAID_OTHER && strcmp(last.text, "COMMIT") == 0)
+		return outcome_of(ending, &call);
+	return last.kind == SAID_OTHER ? GOES_ON : UNCLEAR;
+}
+
+static Outcome
+end_in_transaction(Slot *slot, const Ending *ending)
+{
+	Call		call = ask(&main_link, slot, "begin", 0, "BEGIN");
+
+	if (call.kind != SAID_OTHER)
+		return UNCLEAR;
+	return end_in_open_transaction(&main_link, &second_link, slot, ending,
+								   "commit", "rollback");
+}
+
+/*
+ * The term is ending, so we do not lead; as long as we do not know whether it
+ * has, it must be released.  Where nothing has changed a later heartbeat may
+ * tell that we lead still.
+ */
+static void
+ended(Slot *slot, Outcome outcome)
+{
+	slot->releasing = (outcome == UNCLEAR);
+	if (outcome != ENDED)
 		return;
-	slot->releasing = false;
 	bury(slot);
 	if (percent(50))
 		ask_about_token(percent(50) ? &main_link : &second_link, slot,
 						"renew", slot->dead[0]);
+}
+
+static void
+end_term(Slot *slot, bool transfers, bool in_transaction)
+{
+	Ending		ending = choose_ending(slot, transfers);
+	Outcome		outcome;
+
+	stop(slot, transfers ? "hands over" : "releases");
+	slot->releasing = true;
+	if (in_transaction)
+		outcome = end_in_transaction(slot, &ending);
+	else
+	{
+		Call		call = ask_to_end(&main_link, slot, &ending);
+
+		outcome = outcome_of(&ending, &call);
+	}
+	ended(slot, outcome);
 }
 
 /* Was it refused because we do not lead? */
@@ -551,7 +770,8 @@ refused(const Call *call)
  * A guarded transaction that appends to the ledger what it has found there:
  * how many entries of earlier terms there are.  There must never be more.
  * Between guard and commit it may take so long that somebody else leads, and
- * a heartbeat or a release may come from our other connection.
+ * a heartbeat or a release may come from our other connection; or it hands
+ * over, with the work as its last.
  */
 static Call
 work_in_transaction(Slot *slot)
@@ -577,10 +797,7 @@ work_in_transaction(Slot *slot)
 			pause_until(now() + until_deadline(slot) +
 						chance(slot->lease_ms * MS / 5));
 		else if (dice < 16)
-		{
-			stop(slot, "releases");
-			release(slot, false);
-		}
+			end_term(slot, percent(50), false);
 		else if (dice < 60)
 			heartbeat(slot);
 		else
@@ -595,6 +812,18 @@ work_in_transaction(Slot *slot)
 		call = ask(&second_link, slot, "g_write", token,
 				   "INSERT INTO ledger VALUES (%" PRId64 ", %" PRId64 ", '%s', %" PRId64 ", %" PRId64 ")",
 				   slot->lock, token, me, entry, before);
+		if (call.kind == SAID_OTHER && slot->token == token && leads(slot) &&
+			percent(15))
+		{
+			Ending		ending = choose_ending(slot, percent(70));
+
+			stop(slot, ending.transfers ? "hands over" : "releases");
+			slot->releasing = true;
+			ended(slot, second_link.pg == NULL ? UNCLEAR :
+				  end_in_open_transaction(&second_link, &main_link, slot,
+										  &ending, "g_commit", "g_rollback"));
+			return call;
+		}
 		if (call.kind == SAID_OTHER)
 			return ask(&second_link, slot, "g_commit", token, "COMMIT");
 	}
@@ -637,21 +866,146 @@ work(Slot *slot)
 		work_once(slot);
 }
 
+/* le_campaign has told that we lead: may we believe it? */
+static bool
+elected(Slot *slot, const Call *call)
+{
+	int64_t		token;
+	int			valid_for_ms;
+	char		resign;
+
+	if (call->kind != SAID_TRUE ||
+		sscanf(call->text, "t %" SCNd64 " %d %c", &token, &valid_for_ms, &resign) != 3)
+		return false;
+
+	/*
+	 * If we have given up since we sent the call the answer is void, unless it
+	 * brings a larger token than any that we gave up.
+	 */
+	leads(slot);
+	if ((call->sent < slot->gave_up_at && token <= slot->given_up) ||
+		slot->releasing || token < slot->token)
+		return false;
+	if (slot->token != 0 && slot->token != token)
+	{
+		stop(slot, "another term");
+		bury(slot);
+	}
+	slot->token = token;
+	lead(slot, call, valid_for_ms);
+	slot->asked_to_go = (resign == 't');
+	return leads(slot);
+}
+
+static void
+campaign_sql(const Slot *slot, int wait_ms, char *sql, size_t size)
+{
+	snprintf(more, sizeof(more), "%d", wait_ms);
+	snprintf(sql, size, "SELECT elected, token, valid_for_ms, resign_requested, leader_id, remaining_ms "
+			 "FROM le_campaign(%" PRId64 ", '%s', %d, %d, priority => %d)",
+			 slot->lock, me, slot->lease_ms, wait_ms, (int) chance(3));
+}
+
 static void
 try_to_lead(Slot *slot)
 {
-	Call		call = ask(&main_link, slot, "try_acquire", 0,
-						   "SELECT le_try_acquire(%" PRId64 ", '%s', %d)",
-						   slot->lock, me, slot->lease_ms);
+	Call		call;
 
-	if (call.kind != SAID_TRUE)
-		return;
-	bury(slot);
-	lead(slot, &call);
-	if (leads(slot))
-		learn_token(slot);
+	if (percent(30))
+	{
+		char		sql[512];
+
+		campaign_sql(slot, 0, sql, sizeof(sql));
+		call = ask(&main_link, slot, "campaign", 0, "%s", sql);
+		if (!elected(slot, &call))
+			return;
+	}
+	else
+	{
+		call = ask(&main_link, slot, "try_acquire", 0,
+				   "SELECT le_try_acquire(%" PRId64 ", '%s', %d)",
+				   slot->lock, me, slot->lease_ms);
+		if (call.kind != SAID_TRUE)
+			return;
+		bury(slot);
+		lead(slot, &call, slot->lease_ms);
+		if (leads(slot))
+			learn_token(slot);
+	}
 	if (slot->token != 0 && percent(70))
 		work(slot);				/* what was committed before us is all there */
+}
+
+/* ---------------------------------------------------------------------
+ * Waiting in the server
+ * ---------------------------------------------------------------------
+ */
+
+static void
+begin_wait(Slot *slot, bool candidate, bool patient)
+{
+	Wait	   *wait = &slot->wait;
+	int			wait_ms = 1 + (int) chance(WAIT_MAX);
+	char		known[32] = "NULL";
+	char		sql[512];
+
+	if (wait->asked || !connected(&wait->link))
+		return;
+	if (candidate)
+		campaign_sql(slot, wait_ms, sql, sizeof(sql));
+	else
+	{
+		if (slot->observed != 0)
+			snprintf(known, sizeof(known), "%" PRId64, slot->observed);
+		snprintf(more, sizeof(more), "%d", wait_ms);
+		snprintf(sql, sizeof(sql), "SELECT leader_id, token, remaining_ms, state "
+				 "FROM le_observe(%" PRId64 ", %s, %d)",
+				 slot->lock, known, wait_ms);
+	}
+	wait->candidate = candidate;
+	wait->patient = patient;
+	wait->lock = slot->lock;
+	wait->limit = now() + wait_ms * MS + ANSWER_LIMIT;
+	wait->call = send_call(&wait->link, slot, candidate ? "campaign" : "observe",
+						   slot->observed, sql);
+	wait->asked = true;
+}
+
+/* There is an answer, or the time for it has passed. */
+static void
+wait_answered(Slot *slot)
+{
+	Wait	   *wait = &slot->wait;
+
+	wait->asked = false;
+	receive_until(&wait->link, &wait->call,
+				  now() >= wait->limit ? now() : now() + ANSWER_LIMIT);
+	if (wait->lock != slot->lock)
+		return;
+	if (wait->candidate)
+		elected(slot, &wait->call);
+	else if (wait->call.kind == SAID_OTHER &&
+			 sscanf(wait->call.text, "%*s %" SCNd64, &slot->observed) != 1)
+		slot->observed = 0;
+	if (wait->patient)
+		slot->due = 0;
+}
+
+/* Are we waiting for the server to tell us, and for nothing else? */
+static bool
+waits_patiently(const Slot *slot)
+{
+	return slot->wait.asked && slot->wait.patient &&
+		slot->wait.lock == slot->lock;
+}
+
+/* Of some locks all contenders wait, of some none does, and of others some. */
+static int
+who_waits(const Slot *slot)
+{
+	const int	percent_of[] = {0, 100, 0, 60};
+
+	return percent_of[slot->lock % 4];
 }
 
 static void
@@ -661,11 +1015,8 @@ lead_on(Slot *slot)
 
 	if (slot->token == 0)
 		learn_token(slot);
-	else if (dice < 20)
-	{
-		stop(slot, "releases");
-		release(slot, percent(50));
-	}
+	else if (dice < 18 || slot->asked_to_go)
+		end_term(slot, percent(50), percent(50));
 	else if (dice < 35)
 	{
 		/* come back at about the time when the server lets others in */
@@ -702,6 +1053,8 @@ contend(Slot *slot)
 	}
 	else if (slot->token != 0 && (late || percent(50)))
 		heartbeat(slot);		/* by silence we do not know that it is over */
+	else if (percent(who_waits(slot)))
+		begin_wait(slot, percent(95), percent(80) || who_waits(slot) == 100);
 	else
 		try_to_lead(slot);
 }
@@ -724,13 +1077,14 @@ move_on(Slot *slot)
 		stop(slot, "moves");
 		if (slot->token != 0 && percent(50))
 		{
-			release(slot, false);
+			end_term(slot, false, false);
 			return;				/* once it has been answered we move */
 		}
 	}
 	slot->lock = current_lock(slot);
-	slot->token = 0;
-	slot->late = false;
+	slot->token = slot->observed = 0;
+	slot->gave_up_at = slot->given_up = 0;
+	slot->asked_to_go = slot->late = false;
 	memset(slot->dead, 0, sizeof(slot->dead));
 }
 
@@ -748,9 +1102,14 @@ take_turn(Slot *slot)
 {
 	slot->due = 0;
 	if (slot->releasing)
-		release(slot, false);
+		end_term(slot, false, false);
 	else if (slot->lock != current_lock(slot))
 		move_on(slot);
+	else if (waits_patiently(slot))
+	{
+		slot->due = now() + 50 * MS;
+		return;
+	}
 	else if (leads(slot))
 		lead_on(slot);
 	else
@@ -767,6 +1126,57 @@ take_turn(Slot *slot)
 		slot->due = percent(70) ? meeting(slot) : now() + 3 * MS + chance(60 * MS);
 		slot->burst = percent(12) ? 40 : 0;
 	}
+}
+
+/* ---------------------------------------------------------------------
+ * The operator
+ * ---------------------------------------------------------------------
+ */
+
+/*
+ * The name of the call is in the server's log by our application_name, so that
+ * it is known which term was revoked by it.  A promotion's grace is lifted on
+ * purpose, and told from other revocations: it may be that of a term that this
+ * server has never heard of.  Who leads or not is asked on the connection that
+ * revokes, so by the same server.
+ */
+static void
+revoke_term(Slot *slot, bool immediately)
+{
+	Call		call = ask(&main_link, slot, "look", 0,
+						   "SELECT state FROM le_observe(%" PRId64 ")",
+						   slot->lock);
+
+	if (call.kind != SAID_OTHER || main_link.pg == NULL)
+		return;
+	ask(&main_link, slot, !immediately ? "revoke" :
+		strcmp(call.text, "grace") == 0 ? "revoke_grace" : "revoke_now", 0,
+		"SELECT le_revoke(%" PRId64 ", %s) FROM set_config('application_name', '%s:%" PRId64 "', false)",
+		slot->lock, immediately ? "true" : "false", me, calls + 1);
+}
+
+static void
+operate(Slot *slot)
+{
+	int			dice = (int) chance(100);
+
+	if (slot->lock != current_lock(slot))
+		move_on(slot);
+	if (!slot->wait.asked && who_waits(slot) > 0)
+		begin_wait(slot, false, false);
+	if (dice < 25)
+		ask(&main_link, slot, "request_resign", 0,
+			"SELECT le_request_resign(%" PRId64 ")", slot->lock);
+	else if (dice < 55)
+	{
+		revoke_term(slot, dice >= 45);
+		if (percent(25))
+		{
+			pause_until(now() + chance(300 * MS));
+			revoke_term(slot, true);
+		}
+	}
+	slot->due = now() + chance(2500 * MS);
 }
 
 static void
@@ -813,6 +1223,7 @@ main(int argc, char **argv)
 		slots[i].lease_ms = n_slots == 1 ? LEASE_MIN :
 			LEASE_MIN + (LEASE_MAX - LEASE_MIN) * i / (n_slots - 1);
 		slots[i].lock = current_lock(&slots[i]);
+		slots[i].wait.link.number = 3 + i;
 	}
 	while (!ending)
 	{
@@ -824,11 +1235,18 @@ main(int argc, char **argv)
 				next = &slots[i];
 		}
 		pause_until(next->due);
-		if (!ending)
+		if (ending || next->due > now())
+			continue;
+		if (strncmp(me, "operator", 8) == 0)
+			operate(next);
+		else
 			take_turn(next);
 	}
 	for (int i = 0; i < n_slots; i++)
+	{
 		stop(&slots[i], "end");
+		disconnect(&slots[i].wait.link);
+	}
 	disconnect(&main_link);
 	disconnect(&second_link);
 	note("Q %" PRId64, now());
