@@ -15,6 +15,7 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "catalog/indexing.h"
 #include "catalog/pg_am.h"
@@ -75,6 +76,13 @@ static const Oid column_types[Natts_le_term] =
 	[Anum_least_left_ms - 1] = INT8OID
 };
 
+static bool
+column_is_nullable(AttrNumber column)
+{
+	return column == Anum_ended_by || column == Anum_renewals ||
+		column == Anum_least_left_ms;
+}
+
 /* A plain index that no row can violate, on (lock_id, ended) */
 static bool
 index_is_plain(Oid indexid)
@@ -107,8 +115,12 @@ table_is_ours(Relation rel)
 	rel->rd_rel->relpersistence == RELPERSISTENCE_PERMANENT &&
 	desc->natts == Natts_le_term;
 
+	/* a NULL in a column that is NOT NULL would crash whoever reads it */
 	for (int i = 0; ours && i < Natts_le_term; i++)
-		ours = TupleDescAttr(desc, i)->atttypid == column_types[i];
+		ours = TupleDescAttr(desc, i)->atttypid == column_types[i] &&
+			!(column_is_nullable(i + 1) && TupleDescAttr(desc, i)->attnotnull);
+	if (!ours)
+		return false;
 
 	indexes = RelationGetIndexList(rel);
 	foreach(cell, indexes)
@@ -129,15 +141,33 @@ history_open(Oid schema, LOCKMODE mode)
 
 	if (!OidIsValid(relid) || !ConditionalLockRelationOid(relid, mode))
 		return NULL;
-	rel = try_table_open(relid, NoLock);
+	rel = try_relation_open(relid, NoLock); /* an index would be an error */
 	if (rel == NULL)
 		UnlockRelationOid(relid, mode);
 	else if (!table_is_ours(rel))
 	{
-		table_close(rel, mode);
+		relation_close(rel, mode);
 		rel = NULL;
 	}
 	return rel;
+}
+
+/*
+ * An insertion would wait for whoever has locked an index, as ALTER INDEX SET
+ * TABLESPACE does without locking the table.
+ */
+static bool
+history_lock_indexes(Relation history)
+{
+	List	   *indexes = RelationGetIndexList(history);
+	ListCell   *cell;
+	bool		locked = true;
+
+	foreach(cell, indexes)
+		locked = locked &&
+			ConditionalLockRelationOid(lfirst_oid(cell), RowExclusiveLock);
+	list_free(indexes);
+	return locked;
 }
 
 static void
@@ -177,6 +207,11 @@ le_history_note(Relation rel, const LeState *state, LeChangeKind how,
 	if (le_history_retention == 0)
 		return;
 	history = history_open(RelationGetNamespace(rel), RowExclusiveLock);
+	if (history != NULL && !history_lock_indexes(history))
+	{
+		table_close(history, RowExclusiveLock);
+		history = NULL;
+	}
 	if (history == NULL)
 	{
 		log_left_out();
@@ -331,7 +366,7 @@ le_terms(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 
 	relid = get_relname_relid(HISTORY_TABLE, get_rel_namespace(lease_relid));
-	history = OidIsValid(relid) ? try_table_open(relid, AccessShareLock) : NULL;
+	history = OidIsValid(relid) ? try_relation_open(relid, AccessShareLock) : NULL;
 	if (history == NULL || !table_is_ours(history))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
