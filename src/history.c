@@ -190,6 +190,10 @@ log_left_out(void)
 /*
  * The term of this row ends, or has ended by itself.  rel is le_lease; state
  * has been looked at after the mark.
+ *
+ * When one has run out its entry knows, or the place that was reserved for it.
+ * If both have been given to others it has ended at some time until now; after
+ * a restart it could last one lease from there.
  */
 void
 le_history_note(Relation rel, const LeState *state, LeChangeKind how,
@@ -198,6 +202,8 @@ le_history_note(Relation rel, const LeState *state, LeChangeKind how,
 	const LeRow *row = &state->row;
 	const LeEntry *entry = &state->entry;
 	bool		beaten = (entry->token == row->token);
+	bool		known = (row->epoch == epoch->id &&
+						 (beaten || entry->reserved.token == row->token));
 	TimestampTz wall = GetCurrentTimestamp();
 	Relation	history;
 	Datum		values[Natts_le_term];
@@ -224,7 +230,7 @@ le_history_note(Relation rel, const LeState *state, LeChangeKind how,
 		letter = 't';
 	else if (how == LE_REVOKED)
 		letter = 'v';
-	else
+	else if (known || row->epoch != epoch->id)
 		wall -= state->now - le_rule_end(state, epoch);
 
 	COLUMN(values, lock_id) = Int64GetDatum(row->lock_id);
@@ -238,10 +244,10 @@ le_history_note(Relation rel, const LeState *state, LeChangeKind how,
 	COLUMN(values, ended_by) = ObjectIdGetDatum(GetUserId());
 	COLUMN(nulls, ended_by) = (letter == 'e');
 
-	/* a restart has lost what was before it */
-	COLUMN(nulls, renewals) = (row->epoch != epoch->id);
+	/* a restart has lost what was before it, and memory may have run short */
+	COLUMN(nulls, renewals) = !known;
 	COLUMN(values, renewals) = Int64GetDatum(beaten ? entry->renewals : 0);
-	COLUMN(nulls, least_left_ms) = !beaten || row->epoch != epoch->id;
+	COLUMN(nulls, least_left_ms) = !known || !beaten;
 	COLUMN(values, least_left_ms) =
 		Int64GetDatum(beaten ? entry->least_left / 1000 : 0);
 
