@@ -28,10 +28,11 @@ ALTER TABLE le_lease
 	ALTER COLUMN leader_id SET STORAGE PLAIN,
 	ALTER COLUMN info SET STORAGE PLAIN;
 
--- The terms that have ended.  No key: history must not stop an election.
+-- The terms that have ended.  No key: history must not stop an election.  Nor
+-- must an autovacuum that truncates the table lock it against new rows.
 CREATE TABLE le_term (
 	lock_id		bigint		NOT NULL
-) USING heap;
+) USING heap WITH (vacuum_truncate = off);
 ALTER TABLE le_term
 	ADD COLUMN instance text NOT NULL,
 	ALTER COLUMN instance SET STORAGE PLAIN,
