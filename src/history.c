@@ -39,6 +39,9 @@ LE_FUNCTION(le_terms);
 
 #define HISTORY_TABLE "le_term"
 
+#define TRIM_BATCH 10000		/* rows deleted in one transaction: each batch
+								 * reads the whole table */
+
 /* settings */
 int			le_history_retention = 604800;
 
@@ -165,7 +168,7 @@ history_lock_indexes(Relation history)
 
 	foreach(cell, indexes)
 		locked = locked &&
-			ConditionalLockRelationOid(lfirst_oid(cell), RowExclusiveLock);
+		ConditionalLockRelationOid(lfirst_oid(cell), RowExclusiveLock);
 	list_free(indexes);
 	return locked;
 }
@@ -279,16 +282,17 @@ old_term_compare(const void *a, const void *b)
 
 /*
  * Delete the terms that are older than history_retention, and the oldest of
- * more than HISTORY_MAX, at most so many at once.  Returns whether there may
- * be more.  For the sweeper, which is nobody's leader: it waits for nothing.
+ * more than LE_HISTORY_MAX, at most TRIM_BATCH at once.  Returns whether there
+ * may be more.  For the sweeper: a row that somebody is just deleting is his.
  */
 bool
-le_history_trim(Oid lease_relid, int batch)
+le_history_trim(Oid lease_relid)
 {
 	TimestampTz keep_from = GetCurrentTimestamp() -
 	le_history_retention * USECS_PER_SEC;
 	Relation	history = history_open(get_rel_namespace(lease_relid),
 									   RowExclusiveLock);
+	SnapshotData snapshot;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 	int			size = 1024;
@@ -300,12 +304,16 @@ le_history_trim(Oid lease_relid, int batch)
 		return false;
 
 	terms = palloc(size * sizeof(LeOldTerm));
-	scan = systable_beginscan(history, InvalidOid, false, SnapshotSelf, 0, NULL);
+	InitDirtySnapshot(snapshot);
+	scan = systable_beginscan(history, InvalidOid, false, &snapshot, 0, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		bool		isnull;
 
 		CHECK_FOR_INTERRUPTS();
+		if (TransactionIdIsValid(snapshot.xmin) ||
+			TransactionIdIsValid(snapshot.xmax))
+			continue;			/* being written or deleted */
 		if (used == size)
 		{
 			size *= 2;
@@ -323,13 +331,16 @@ le_history_trim(Oid lease_relid, int batch)
 	while (n_old < used && (terms[n_old].ended < keep_from ||
 							used - n_old > LE_HISTORY_MAX))
 		n_old++;
-	for (int i = 0; i < Min(n_old, batch); i++)
+	for (int i = 0; i < Min(n_old, TRIM_BATCH); i++)
+	{
+		CHECK_FOR_INTERRUPTS();
 		CatalogTupleDelete(history, &terms[i].tid);
+	}
 	if (n_old > 0)
 		le_lock_table(RelationGetRelid(history));
 	table_close(history, RowExclusiveLock);
 	pfree(terms);
-	return n_old > batch;
+	return n_old > TRIM_BATCH;
 }
 
 /* ---------------------------------------------------------------------
