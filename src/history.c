@@ -234,7 +234,7 @@ le_history_note(Relation rel, const LeState *state, LeChangeKind how,
 	else if (how == LE_REVOKED)
 		letter = 'v';
 	else if (known || row->epoch != epoch->id)
-		wall -= state->now - le_rule_end(state, epoch);
+		wall -= le_clock_now(epoch) - le_rule_end(state, epoch);
 
 	COLUMN(values, lock_id) = Int64GetDatum(row->lock_id);
 	COLUMN(values, instance) = CStringGetTextDatum(row->leader_id);
