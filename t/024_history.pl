@@ -314,7 +314,7 @@ subtest 'without a sweeper' => sub {
 sub run_out
 {
 	my ($id, $db) = @_;
-	$node->safe_psql($db, "SELECT le_try_acquire($id, 'node', 100)");
+	$node->safe_psql($db, "SELECT le_try_acquire($id, 'node', 600)");
 	is($node->safe_psql($db, "SELECT le_renew($id, 'node')"), 't', 'a heartbeat');
 	my $end = $node->safe_psql($db,
 		"SELECT extract(epoch FROM expires_at) FROM leader_lease WHERE id = $id");
@@ -403,10 +403,7 @@ subtest 'a restart and a crash' => sub {
 				SELECT le_leader($replaced) IS NULL AND le_leader($swept) IS NULL}),
 			'others have run out');
 		is(sql(qq{SELECT le_try_acquire($replaced, 'next')}), 't', 'a successor');
-		ok( $node->poll_query_until('postgres', qq{
-				SELECT le_leader(0) IS NULL
-					   AND EXISTS (SELECT FROM le_term WHERE lock_id = $swept)}),
-			'a sweep');
+		cmp_ok(sql('SELECT le_sweep(0)'), '>', 0, 'a sweep');
 		is( sql(qq{
 				SELECT ended_how, renewals IS NULL, least_left_ms IS NULL,
 					   abs(extract(epoch FROM ended) - $start - 1.1) < 0.05
