@@ -28,10 +28,11 @@ ALTER TABLE le_lease
 	ALTER COLUMN leader_id SET STORAGE PLAIN,
 	ALTER COLUMN info SET STORAGE PLAIN;
 
--- The terms that have ended.  No key: history must not stop an election.
+-- The terms that have ended.  No key: history must not stop an election.  Nor
+-- must an autovacuum that truncates the table lock it against new rows.
 CREATE TABLE le_term (
 	lock_id		bigint		NOT NULL
-) USING heap;
+) USING heap WITH (vacuum_truncate = off);
 ALTER TABLE le_term
 	ADD COLUMN instance text NOT NULL,
 	ALTER COLUMN instance SET STORAGE PLAIN,
@@ -460,11 +461,11 @@ COMMENT ON COLUMN leader_history.token IS 'fencing token of the term';
 COMMENT ON COLUMN leader_history.leader_role IS 'the role that began the term';
 COMMENT ON COLUMN leader_history.lease_ms IS 'length of the lease in milliseconds';
 COMMENT ON COLUMN leader_history.began IS 'start of the term, in wall time';
-COMMENT ON COLUMN leader_history.ended IS 'end of the term, in wall time; of one that has run out the end of its lease, not when that was noticed';
+COMMENT ON COLUMN leader_history.ended IS 'end of the term, in wall time; of one that has run out the end of its lease, not when that was noticed, unless memory was short meanwhile; if the server was restarted since its last heartbeat, the latest time at which it can have ended';
 COMMENT ON COLUMN leader_history.ended_how IS 'released, transferred, revoked or expired';
 COMMENT ON COLUMN leader_history.ended_by IS 'the role that ended it; NULL if it has run out';
-COMMENT ON COLUMN leader_history.renewals IS 'number of its heartbeats; NULL if a restart has lost it';
-COMMENT ON COLUMN leader_history.least_left_ms IS 'the least time in milliseconds that a heartbeat found left of the lease, counted as long as the server keeps it, a tenth longer than lease_ms; NULL if there was no heartbeat or a restart has lost it';
+COMMENT ON COLUMN leader_history.renewals IS 'number of its heartbeats; NULL if a restart, or a lack of memory after its end, has lost it';
+COMMENT ON COLUMN leader_history.least_left_ms IS 'the least time in milliseconds that a heartbeat found left of the lease, counted as long as the server keeps it, a tenth longer than lease_ms; NULL if there was no heartbeat, or renewals is NULL';
 
 CREATE VIEW leader_stat AS
 	SELECT lock_id,

@@ -28,6 +28,8 @@ SELECT le_try_acquire(1, 'node-c', 600000), le_renew(1, 'node-c'), le_try_acquir
 SELECT le_token(1, 'node-c') > :copied AS grown, le_leader(1);
 SELECT le_sweep(0) AS swept;
 SELECT lock_id, leader_id FROM le_lease;
+-- nor have they ended
+SELECT count(*) AS ended FROM leader_history;
 \c regress_le_one
 SELECT le_leader(1), le_renew(1, 'node-a');
 

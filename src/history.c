@@ -15,6 +15,7 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "catalog/indexing.h"
 #include "catalog/pg_am.h"
@@ -37,6 +38,9 @@
 LE_FUNCTION(le_terms);
 
 #define HISTORY_TABLE "le_term"
+
+#define TRIM_BATCH 10000		/* rows deleted in one transaction: each batch
+								 * reads the whole table */
 
 /* settings */
 int			le_history_retention = 604800;
@@ -75,6 +79,13 @@ static const Oid column_types[Natts_le_term] =
 	[Anum_least_left_ms - 1] = INT8OID
 };
 
+static bool
+column_is_nullable(AttrNumber column)
+{
+	return column == Anum_ended_by || column == Anum_renewals ||
+		column == Anum_least_left_ms;
+}
+
 /* A plain index that no row can violate, on (lock_id, ended) */
 static bool
 index_is_plain(Oid indexid)
@@ -107,8 +118,12 @@ table_is_ours(Relation rel)
 	rel->rd_rel->relpersistence == RELPERSISTENCE_PERMANENT &&
 	desc->natts == Natts_le_term;
 
+	/* a NULL in a column that is NOT NULL would crash whoever reads it */
 	for (int i = 0; ours && i < Natts_le_term; i++)
-		ours = TupleDescAttr(desc, i)->atttypid == column_types[i];
+		ours = TupleDescAttr(desc, i)->atttypid == column_types[i] &&
+			!(column_is_nullable(i + 1) && TupleDescAttr(desc, i)->attnotnull);
+	if (!ours)
+		return false;
 
 	indexes = RelationGetIndexList(rel);
 	foreach(cell, indexes)
@@ -129,15 +144,33 @@ history_open(Oid schema, LOCKMODE mode)
 
 	if (!OidIsValid(relid) || !ConditionalLockRelationOid(relid, mode))
 		return NULL;
-	rel = try_table_open(relid, NoLock);
+	rel = try_relation_open(relid, NoLock); /* an index would be an error */
 	if (rel == NULL)
 		UnlockRelationOid(relid, mode);
 	else if (!table_is_ours(rel))
 	{
-		table_close(rel, mode);
+		relation_close(rel, mode);
 		rel = NULL;
 	}
 	return rel;
+}
+
+/*
+ * An insertion would wait for whoever has locked an index, as ALTER INDEX SET
+ * TABLESPACE does without locking the table.
+ */
+static bool
+history_lock_indexes(Relation history)
+{
+	List	   *indexes = RelationGetIndexList(history);
+	ListCell   *cell;
+	bool		locked = true;
+
+	foreach(cell, indexes)
+		locked = locked &&
+		ConditionalLockRelationOid(lfirst_oid(cell), RowExclusiveLock);
+	list_free(indexes);
+	return locked;
 }
 
 static void
@@ -160,6 +193,10 @@ log_left_out(void)
 /*
  * The term of this row ends, or has ended by itself.  rel is le_lease; state
  * has been looked at after the mark.
+ *
+ * When one has run out its entry knows, or the place that was reserved for it.
+ * If both have been given to others it has ended at some time until now; after
+ * a restart it could last one lease from there.
  */
 void
 le_history_note(Relation rel, const LeState *state, LeChangeKind how,
@@ -168,6 +205,8 @@ le_history_note(Relation rel, const LeState *state, LeChangeKind how,
 	const LeRow *row = &state->row;
 	const LeEntry *entry = &state->entry;
 	bool		beaten = (entry->token == row->token);
+	bool		known = (row->epoch == epoch->id &&
+						 (beaten || entry->reserved.token == row->token));
 	TimestampTz wall = GetCurrentTimestamp();
 	Relation	history;
 	Datum		values[Natts_le_term];
@@ -177,6 +216,11 @@ le_history_note(Relation rel, const LeState *state, LeChangeKind how,
 	if (le_history_retention == 0)
 		return;
 	history = history_open(RelationGetNamespace(rel), RowExclusiveLock);
+	if (history != NULL && !history_lock_indexes(history))
+	{
+		table_close(history, RowExclusiveLock);
+		history = NULL;
+	}
 	if (history == NULL)
 	{
 		log_left_out();
@@ -189,8 +233,8 @@ le_history_note(Relation rel, const LeState *state, LeChangeKind how,
 		letter = 't';
 	else if (how == LE_REVOKED)
 		letter = 'v';
-	else
-		wall -= state->now - le_rule_end(state, epoch);
+	else if (known || row->epoch != epoch->id)
+		wall -= le_clock_now(epoch) - le_rule_end(state, epoch);
 
 	COLUMN(values, lock_id) = Int64GetDatum(row->lock_id);
 	COLUMN(values, instance) = CStringGetTextDatum(row->leader_id);
@@ -203,10 +247,10 @@ le_history_note(Relation rel, const LeState *state, LeChangeKind how,
 	COLUMN(values, ended_by) = ObjectIdGetDatum(GetUserId());
 	COLUMN(nulls, ended_by) = (letter == 'e');
 
-	/* a restart has lost what was before it */
-	COLUMN(nulls, renewals) = (row->epoch != epoch->id);
+	/* a restart has lost what was before it, and memory may have run short */
+	COLUMN(nulls, renewals) = !known;
 	COLUMN(values, renewals) = Int64GetDatum(beaten ? entry->renewals : 0);
-	COLUMN(nulls, least_left_ms) = !beaten || row->epoch != epoch->id;
+	COLUMN(nulls, least_left_ms) = !known || !beaten;
 	COLUMN(values, least_left_ms) =
 		Int64GetDatum(beaten ? entry->least_left / 1000 : 0);
 
@@ -238,16 +282,17 @@ old_term_compare(const void *a, const void *b)
 
 /*
  * Delete the terms that are older than history_retention, and the oldest of
- * more than HISTORY_MAX, at most so many at once.  Returns whether there may
- * be more.  For the sweeper, which is nobody's leader: it waits for nothing.
+ * more than LE_HISTORY_MAX, at most TRIM_BATCH at once.  Returns whether there
+ * may be more.  For the sweeper: a row that somebody is just deleting is his.
  */
 bool
-le_history_trim(Oid lease_relid, int batch)
+le_history_trim(Oid lease_relid)
 {
 	TimestampTz keep_from = GetCurrentTimestamp() -
 	le_history_retention * USECS_PER_SEC;
 	Relation	history = history_open(get_rel_namespace(lease_relid),
 									   RowExclusiveLock);
+	SnapshotData snapshot;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 	int			size = 1024;
@@ -259,12 +304,16 @@ le_history_trim(Oid lease_relid, int batch)
 		return false;
 
 	terms = palloc(size * sizeof(LeOldTerm));
-	scan = systable_beginscan(history, InvalidOid, false, SnapshotSelf, 0, NULL);
+	InitDirtySnapshot(snapshot);
+	scan = systable_beginscan(history, InvalidOid, false, &snapshot, 0, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		bool		isnull;
 
 		CHECK_FOR_INTERRUPTS();
+		if (TransactionIdIsValid(snapshot.xmin) ||
+			TransactionIdIsValid(snapshot.xmax))
+			continue;			/* being written or deleted */
 		if (used == size)
 		{
 			size *= 2;
@@ -282,13 +331,16 @@ le_history_trim(Oid lease_relid, int batch)
 	while (n_old < used && (terms[n_old].ended < keep_from ||
 							used - n_old > LE_HISTORY_MAX))
 		n_old++;
-	for (int i = 0; i < Min(n_old, batch); i++)
+	for (int i = 0; i < Min(n_old, TRIM_BATCH); i++)
+	{
+		CHECK_FOR_INTERRUPTS();
 		CatalogTupleDelete(history, &terms[i].tid);
+	}
 	if (n_old > 0)
 		le_lock_table(RelationGetRelid(history));
 	table_close(history, RowExclusiveLock);
 	pfree(terms);
-	return n_old > batch;
+	return n_old > TRIM_BATCH;
 }
 
 /* ---------------------------------------------------------------------
@@ -331,7 +383,7 @@ le_terms(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 
 	relid = get_relname_relid(HISTORY_TABLE, get_rel_namespace(lease_relid));
-	history = OidIsValid(relid) ? try_table_open(relid, AccessShareLock) : NULL;
+	history = OidIsValid(relid) ? try_relation_open(relid, AccessShareLock) : NULL;
 	if (history == NULL || !table_is_ours(history))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -561,7 +561,7 @@ extern int	le_history_retention;
 
 extern void le_history_note(Relation rel, const LeState *state,
 							LeChangeKind how, const LeEpoch *epoch);
-extern bool le_history_trim(Oid lease_relid, int batch);
+extern bool le_history_trim(Oid lease_relid);
 
 /* look.c */
 extern void le_look(Relation rel, const LeKey *key, const LeEpoch *epoch,

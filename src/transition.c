@@ -33,12 +33,15 @@ row_renew(Relation rel, LeRow *row, TimestampTz now, const LeEpoch *epoch)
 	row->epoch = epoch->id;
 }
 
-/* Note that the term of this row ends, or, if it had ended before, its row. */
+/*
+ * Note that the term of this row ends, or, if it had ended before, its row.
+ * (One that came with a copied database is the original's, and may live on.)
+ */
 static void
 end_note(Relation rel, const LeKey *key, const LeState *state,
 		 LeChangeKind how, const LeEpoch *epoch)
 {
-	if (state->row.state != LE_STATE_LIVE)
+	if (state->row.state != LE_STATE_LIVE || state->row.copied)
 	{
 		le_change_ends(key, &state->row, LE_SWEPT);
 		return;

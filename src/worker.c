@@ -33,6 +33,14 @@
 
 #define SWEEP_EXPIRED_FOR_MS 5000	/* how long a lease is over before it goes */
 
+/*
+ * How long an entry is over before it goes though nobody needs its memory,
+ * microseconds.  A row that is swept or replaced takes its entry along; one in
+ * a database that is not swept, because nobody calls there, needs it still to
+ * tell when its term has ended.
+ */
+#define ENTRY_OVER_FOR INT64CONST(86400000000)
+
 /* What the sweeper must not inherit from the database or the server */
 static const struct
 {
@@ -108,7 +116,6 @@ sweep_rows(Oid relid, bool *nothing_left)
 	int64		rows;
 	int			count;
 	int			deleted = 0;
-	bool		more_terms = true;
 
 	if (!sweep_begin(relid, &save_userid, &save_sec_context))
 		return false;
@@ -126,14 +133,6 @@ sweep_rows(Oid relid, bool *nothing_left)
 		sweep_end(save_userid, save_sec_context);
 	}
 
-	while (more_terms)
-	{
-		if (!sweep_begin(relid, &save_userid, &save_sec_context))
-			return false;
-		more_terms = le_history_trim(relid, LE_SWEEP_BATCH);
-		sweep_end(save_userid, save_sec_context);
-	}
-
 	if (deleted > 0)
 		ereport(DEBUG1,
 				(errmsg_internal("deleted %d leases that were over", deleted)));
@@ -141,7 +140,26 @@ sweep_rows(Oid relid, bool *nothing_left)
 	return true;
 }
 
-/* The rows that are over, then the entries, then what is known of databases */
+/* The terms that have been kept long enough, in batches as well */
+static void
+sweep_history(Oid relid)
+{
+	Oid			save_userid;
+	int			save_sec_context;
+	bool		more = true;
+
+	while (more && sweep_begin(relid, &save_userid, &save_sec_context))
+	{
+		more = le_history_trim(relid);
+		sweep_end(save_userid, save_sec_context);
+	}
+}
+
+/*
+ * The rows that are over, then the entries, then what is known of databases;
+ * history comes last, so that none of its rows, which their owner may delete,
+ * is in the way of the others.
+ */
 static void
 sweep(Oid relid)
 {
@@ -153,14 +171,13 @@ sweep(Oid relid)
 	terms_begun = le_schedule_terms_begun(relid);
 	if (sweep_rows(relid, &nothing_left))
 		le_schedule_note_sweep(relid, terms_begun, nothing_left);
-	le_store_drop_over(le_clock_now(le_epoch_current()) -
-					   INT64CONST(1000) * (SWEEP_EXPIRED_FOR_MS +
-										   2 * ((int64) le_sweep_interval + le_sweep_jitter)));
+	le_store_drop_over(le_clock_now(le_epoch_current()) - ENTRY_OVER_FOR);
 
 	StartTransactionCommand();
 	le_schedule_forget_gone();
 	le_sweep_drop_gone();
 	CommitTransactionCommand();
+	sweep_history(relid);
 	pgstat_report_stat(true);
 }
 
