@@ -391,8 +391,8 @@ typedef enum LeChangeKind
 	LE_TRANSFERRED,
 	LE_REVOKED,
 	LE_EXPIRED,					/* noticed by a successor or a sweep */
-	LE_SWEPT					/* a row is gone, or lifted, whose term had ended
-								 * before */
+	LE_SWEPT					/* a row is gone, or lifted, whose term had
+								 * ended before */
 } LeChangeKind;
 
 /* ---------------------------------------------------------------------
@@ -698,8 +698,8 @@ typedef enum LePause
 	LE_PAUSE_GUARDED,			/* commit: after the look, the lock is held */
 	LE_PAUSE_SHARED,			/* who only looks: the lock is held */
 	LE_PAUSE_SLEEP,				/* who waits: between look and sleep */
-	LE_PAUSE_UNMARKED			/* who ends a term: the lock is held, the entry
-								 * is not marked yet */
+	LE_PAUSE_UNMARKED			/* who ends a term: the lock is held, the
+								 * entry is not marked yet */
 } LePause;
 
 extern void le_test_pause_init(void);

@@ -162,7 +162,6 @@ subtest 'warning' => sub {
 # locks in each state
 my ($held, $held_short, $revoked, $revoked_short, $now, $now_short, $live, $free) =
   (11 .. 18);
-my %until;    # by the wall clock, which nobody steps here
 
 sub prepare
 {
@@ -195,10 +194,11 @@ sub kept
 		  FROM le_info(), le_campaign($lock, '$instance')});
 }
 
+# Not less; and not much more, on however slow a machine.
 sub about
 {
 	my ($is, $expected, $name) = @_;
-	cmp_ok(abs($is - $expected), '<=', 100, "$name: $is");
+	ok($is >= $expected - 10 && $is <= $expected + 5000, "$name: $is");
 	return;
 }
 
