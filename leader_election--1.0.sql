@@ -396,11 +396,11 @@ COMMENT ON COLUMN leader_lease.leader_id IS 'name of the instance that leads or 
 COMMENT ON COLUMN leader_lease.expires_at IS 'end of the lease, or of the grace that protects it, in wall time; NULL on a standby';
 COMMENT ON COLUMN leader_lease.created_at IS 'start of the term, in wall time';
 COMMENT ON COLUMN leader_lease.token IS 'fencing token of the term';
-COMMENT ON COLUMN leader_lease.lease_ms IS 'length of the lease in milliseconds, as the leader asked for it';
+COMMENT ON COLUMN leader_lease.lease_ms IS 'length of the lease in milliseconds, as the leader asked for it; of the hold, if it is one';
 COMMENT ON COLUMN leader_lease.remaining_ms IS 'milliseconds until expires_at, 0 if it has passed; NULL on a standby';
 COMMENT ON COLUMN leader_lease.renewed_at IS 'last heartbeat in this life of the server, in wall time; NULL if there was none';
 COMMENT ON COLUMN leader_lease.renewals IS 'number of heartbeats of this term in this life of the server';
-COMMENT ON COLUMN leader_lease.state IS 'live: granted or renewed in this life of the server; restarted: its instance leads, and has not renewed since the server restarted; held: nobody leads until the end of a hold; revoked: nobody leads until the end of the lease that an operator has revoked; grace: nobody leads, because the server was promoted; expired: over; standby: this server cannot tell';
+COMMENT ON COLUMN leader_lease.state IS 'live: granted or renewed in this life of the server; restarted: its instance leads, and has not renewed since the server restarted; held: nobody leads until the end of a hold; revoked: nobody leads until the end of the lease that an operator has revoked, and the instance that did is barred for longer; grace: nobody leads, because the server was promoted; expired: over; standby: this server cannot tell';
 COMMENT ON COLUMN leader_lease.leader_role IS 'the role that began the term';
 COMMENT ON COLUMN leader_lease.info IS 'what the leader has told of itself with le_campaign()';
 

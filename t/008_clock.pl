@@ -142,5 +142,48 @@ foreach my $hours (-3, 3, 0)
 	};
 }
 
+# A hold is counted by the lease clock, and across a restart by the wall clock;
+# but that may be wrong, and a hold lasts no longer than it was meant to.
+sub restart_at
+{
+	my ($hours) = @_;
+	$node->stop;
+	set_clock(3600 * $hours);
+	$ENV{LD_PRELOAD} = $library;
+	$node->start;
+	delete $ENV{LD_PRELOAD};
+	return;
+}
+
+my $year = 365 * 24;
+sub rest_of_hold
+{
+	my ($lock) = @_;
+	return $node->safe_psql('postgres',
+		"SELECT coalesce((SELECT state || ' ' || round(remaining_ms / 10000.0) FROM leader_lease WHERE id = $lock), 'none')");
+}
+
+foreach my $hours ($year, -$year)
+{
+	subtest "a hold, to $hours" => sub {
+		my $lock = 500 + ($hours > 0);
+		my $then = $hours > 0 ? 'none' : 'held 60';
+		begin_term($lock, $long, 'a term');
+		begin_term($lock + 10, $long, 'another');
+		set_clock(3600 * $hours);
+		is(server_hours(), $hours, 'the clock has been stepped');
+		is($node->safe_psql('postgres', "SELECT le_release($lock, 'a', hold_ms => $long)"), 't', 'held');
+		is(rest_of_hold($lock), 'held 60', 'by the lease clock');
+		set_clock(0);
+
+		restart_at($hours);
+		is($node->safe_psql('postgres', "SELECT le_leader($lock + 10)"), 'a', 'a term of an earlier life');
+		is($node->safe_psql('postgres', "SELECT le_release($lock + 10, 'a', hold_ms => $long)"), 't', 'held');
+		is(rest_of_hold($lock + 10), $then, 'by its age as the wall clock has it, and not for longer than a hold');
+		is(rest_of_hold($lock), $hours > 0 ? 'expired 0' : 'held 60', 'a hold of an earlier life');
+		restart_at(0);
+	};
+}
+
 $node->stop;
 done_testing();
