@@ -49,6 +49,8 @@ le_shield(PG_FUNCTION_ARGS)
 			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 			 errmsg("cannot change table \"%s\" by hand",
 					le_printable(RelationGetRelationName(data->tg_relation))),
+			 strcmp(RelationGetRelationName(data->tg_relation), "le_term") == 0 ?
+			 errhint("The owner of the table may delete its rows.") :
 			 errhint("Use le_release() to end a term and le_sweep() to remove those that are over.")));
 }
 
