@@ -42,6 +42,8 @@ pause_awake(LePause point, const LOCKTAG *tag)
 {
 	LOCKTAG		here;
 
+	if (LockAcquire(tag, ShareLock, false, true) != LOCKACQUIRE_NOT_AVAIL)
+		return;
 	SET_LOCKTAG_ADVISORY(here, MyDatabaseId, 1, point, 2);
 	(void) LockAcquire(&here, ShareLock, false, true);
 	while (LockAcquire(tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
