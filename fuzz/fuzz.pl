@@ -1279,6 +1279,8 @@ sub rehearse
 	my ($s, $stmt) = @_;
 	# of all others only a commit of a guarded transaction can wait
 	return {} if $stmt->{kind} eq 'control' && ($stmt->{ops}[0]{f} ne 'commit' || !Model::guards($model->{sessions}[$s]));
+	# a hold that short is over by now, unless its term begins just now
+	sleep 0.004 if grep { ($_->{hold} // 0) =~ /^[1-3]$/ } @{$stmt->{ops}};
 	my $copy = dclone($model);
 	my ($is_default) = grep { $_->{is_default} } @{$stmt->{ops}};
 	$copy->{begun} = [];
