@@ -230,8 +230,8 @@ le_entry_request_resign(const LeTerm *term, TimestampTz end,
 		entry->reserved.until = end;
 		entry->confirmed = false;
 	}
-	there = (entry->token == term->token ||
-			 entry->reserved.token == term->token);
+	/* a later one that the place is reserved for may come to nothing */
+	there = (entry->token <= term->token);
 	if (there)
 		entry->resign_token = term->token;
 	le_store_unlock(entry);
