@@ -1259,7 +1259,7 @@ sub may_wait
 	my ($stmt, $session) = @_;
 	my $lock = $session->{waits}{lock};
 	my @waiting = $model->waiting;
-	return 0 if grep { $_->{f} =~ /^(acquire|campaign|sweep)$/ } @{$stmt->{ops}}[$session->{pc} + 1 .. $#{$stmt->{ops}}];
+	return 0 if grep { $_->{wait} || $_->{f} =~ /^(acquire|campaign|sweep)$/ } @{$stmt->{ops}}[$session->{pc} + 1 .. $#{$stmt->{ops}}];
 	return 1 unless @waiting;
 	return 0 unless is_simple($session, $stmt);
 	foreach my $w (@waiting)
@@ -1430,6 +1430,75 @@ sub run_out
 	return;
 }
 
+# What a row rests on ends by itself, and whoever sleeps until then wakes up, not
+# sooner.
+sub let_end
+{
+	my ($row, $what) = @_;
+	my ($lo, $hi) = Model::bounds($what eq 'live' ? $model->end_of_term($row) : $row->{"${what}_end"});
+	my $is_early = sub { return Model::now() < $lo };
+	while ($is_early->())
+	{
+		my @early = grep { $sessions[$_]->peek(0.001) } $model->sleepers($row->{lock});
+		failure($early[0], 'sleeps', show_answer($sessions[$early[0]]->peek(0))) if @early && $is_early->();
+		sleep 0.001;
+	}
+	sleep max(0, $hi + 2 - Model::now()) / 1000;
+	$woken_since = $lo;
+	$model->expire($row, $what);
+	note($admin_index, "  -- $row->{inst} on lock $row->{lock}: $what is over");
+	settle();
+	return;
+}
+
+# A lease, a hold, a revocation and a ban end by themselves, and some wait for
+# that.  As with run_out(), nobody else does anything.
+sub time_passes
+{
+	my $lock = vacate_one();
+	return unless defined $lock;
+	my ($inst, @others) = shuffle(@instances);
+	my $sent = time();
+	my $hurry = sub { return time() - $sent > $SCENE_MS / 2000 };
+	my $execute = sub { execute($_[0], of_calls('select', call($_[1], lock => $lock, @_[2 .. $#_]))) };
+	$execute->($admin_index, 'acquire', inst => $inst, ms => $SCENE_MS);
+	my $how = pick(qw(lease hold hold revoke revoke revoke_now transfer));
+	$execute->($admin_index, 'renew', inst => $inst) if chance(50);
+	return run_down($lock) if $hurry->();
+	$execute->($admin_index, 'release', inst => $inst, hold => $SCENE_MS) if $how eq 'hold';
+	$execute->($admin_index, 'revoke') if $how eq 'revoke';
+	$execute->($admin_index, 'revoke', immediately => 1) if $how eq 'revoke_now';
+	$execute->($admin_index, 'transfer', inst => $inst, token => $model->{committed}{$lock}{token}, successor => $others[0])
+	  if $how eq 'transfer';
+
+	foreach my $s (grep { !$model->{sessions}[$_]{block} } shuffle(free_sessions()))
+	{
+		last if chance(35) || $hurry->();
+		my $wants = chance(70);
+		try_to_execute($s, of_calls('select', $wants
+				? call('campaign', lock => $lock, inst => pick($inst, @others), ms => 3_600_000,
+					wait => pick(1 + int(rand(20)), $LONG_MS, $LONG_MS), priority => int(rand(3)))
+				: call('observe', lock => $lock, known => $model->{committed}{$lock}{token}, wait => $LONG_MS)));
+	}
+	$execute->($admin_index, pick('campaign', 'acquire'), inst => $inst, ms => 3_600_000) if chance(50) && !$hurry->();
+	$execute->($admin_index, 'observe') unless $hurry->();
+	run_down($lock);
+	return;
+}
+
+# Until nothing rests on the row of a lock, or somebody has begun a long term
+sub run_down
+{
+	my ($lock) = @_;
+	for (;;)
+	{
+		my $row = $model->{committed}{$lock} or return;
+		my ($what) = grep { $row->{$_} } qw(live bars bans);
+		return if !defined $what || $row->{ms} > $SCENE_MS;
+		let_end($row, $what);
+	}
+}
+
 # A ban of a minute would end when it likes: somebody else leads before.
 sub end_bans
 {
@@ -1455,7 +1524,8 @@ sub one_step
 	}
 	return scene() if chance(1);
 	end_bans();
-	return run_out() if chance(0.3);
+	return run_out() if chance(0.25);
+	return time_passes() if chance(0.25);
 	my $s = pick(free_sessions());
 	return lose_session($s, chance(80) ? 'disconnect' : 'terminate') if chance(0.6);
 
