@@ -1473,8 +1473,9 @@ sub sleepers
 {
 	my ($self, $lock) = @_;
 	my $sessions = $self->{sessions};
-	return sort { $sessions->[$a]{sleeps}{since} <=> $sessions->[$b]{sleeps}{since} }
+	my @sleepers = sort { $sessions->[$a]{sleeps}{since} <=> $sessions->[$b]{sleeps}{since} }
 	  grep { $sessions->[$_]{sleeps} && (!defined $lock || $sessions->[$_]{sleeps}{lock} eq $lock) } 0 .. $#{$sessions};
+	return @sleepers;
 }
 
 # Who wants to lead a lock, in the order in which they stand
@@ -1482,8 +1483,9 @@ sub candidates
 {
 	my ($self, $lock) = @_;
 	my $op = sub { return $self->{sessions}[$_[0]]{stmt}{ops}[0] };
-	my @list = grep { $op->($_)->{f} eq 'campaign' } $self->sleepers($lock);
-	return sort { ($op->($b)->{priority} // 0) <=> ($op->($a)->{priority} // 0) } @list;
+	my @candidates = sort { ($op->($b)->{priority} // 0) <=> ($op->($a)->{priority} // 0) }
+	  grep { $op->($_)->{f} eq 'campaign' } $self->sleepers($lock);
+	return @candidates;
 }
 
 # Is there an answer for one who sleeps?
