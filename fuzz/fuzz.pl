@@ -6,9 +6,10 @@
 #           [--log FILE]
 #
 # scripts/fuzz starts it with a server of its own.  One statement runs at a
-# time, but for those that the model says wait; when their wait ends all of
-# them are collected before the next statement.  So each answer is determined,
-# and a seed repeats its run, tokens and the order of deadlock victims apart.
+# time, but for those that the model says wait, or sleep in a call with a wait_ms;
+# when their wait ends all of them are collected before the next statement.  So
+# each answer is determined, and a seed repeats its run, tokens, times, and who
+# is a deadlock's victim or the fastest candidate apart.
 
 use strict;
 use warnings;
@@ -1524,8 +1525,8 @@ sub one_step
 	}
 	return scene() if chance(1);
 	end_bans();
-	return run_out() if chance(0.25);
-	return time_passes() if chance(0.25);
+	return run_out() if chance(0.2);
+	return time_passes() if chance(0.2);
 	my $s = pick(free_sessions());
 	return lose_session($s, chance(80) ? 'disconnect' : 'terminate') if chance(0.6);
 
