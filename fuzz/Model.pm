@@ -3,13 +3,20 @@ package Model;
 # What the server must answer: the executable specification of one database's
 # elections, as seen by several sessions that send one statement at a time.
 #
-#   term     {lock, inst, ms, role, seq, token, live}.  Never changes, but that
-#            its token becomes known and that it runs out (live = 0).  The
+#   term     {lock, inst, ms, role, info, seq, token, live}.  Never changes, but
+#            that its token becomes known and that it runs out (live = 0).  The
 #            fuzzer says when: see expire().
-#   row      per lock the committed term, or none ({committed}), and what the
-#            transaction of a session has made of it ({levels}, one for the
+#   rest     what a hold (state h) or a revocation (r, i) leaves of a term, with
+#            a token of its own: {state} and the same as a term, never live.
+#            {bars} everybody (h), all but the one it names (r); {bans} the one
+#            it names (r, i).  Both end as a term does.
+#   row      per lock the committed term or rest, or none ({committed}), and what
+#            the transaction of a session has made of it ({levels}, one for the
 #            transaction and one for each savepoint).  Who has written the row
 #            of a lock holds the lock until that is committed or undone.
+#   end      of all these, by the clock of the fuzzer: {moments, plus}, so many ms
+#            after one of these moments.  A moment {lo, hi} is the time between
+#            sending a statement and having its answer.
 #   guard    a term that a transaction depends on, in the order of le_guard()'s
 #            calls; no savepoint undoes it.  At commit all locks are taken in
 #            share mode, or none, and each term is looked at.  A level notes the
@@ -17,11 +24,13 @@ package Model;
 #            ({refused}) lets no transaction commit that has written ({made}).
 #            All are those of SELECTs outside of a block ({alone}): a warning
 #            at commit, if nothing was written.
-#   entry    per lock the heartbeats in memory: {term, renewals, marked}.  It is
-#            nobody's transaction.  It speaks without the row while it is not
-#            marked and its term is live.  It keeps its place for a term that
-#            has had no heartbeat yet ({reserved}), and goes when both terms
-#            are no more.
+#   entry    per lock the heartbeats in memory: {term, renewals, marked, beats}.
+#            It is nobody's transaction.  It speaks without the row while it is
+#            not marked and its term is live.  It keeps its place for a term
+#            that has had no heartbeat yet ({reserved}), and goes when both
+#            terms are no more.  {resign}: the term that was asked to go.
+#            {awaited}: until when somebody waits for the lock, and {maybe} if
+#            who waits may not have said so.
 #   change   a term that a transaction has begun or ended, in order, per level:
 #            {begun => term, before => reserved before} or {ended => term}.
 #            A commit gives the memory of those that have ended back, and
@@ -32,12 +41,17 @@ package Model;
 # the row tells of no other term.  For a guard it waits at COMMIT, or whatever commits, and only while all terms that
 # are guarded are live.
 #
+# A session with a wait_ms holds nothing and sleeps ({sleeps}) until its call has
+# an answer: is_ready() says when, and resume() what it is.  If several
+# candidates are ready, the fuzzer sees who was faster.
+#
 # A statement is {kind, sql, ops}: kind is control (one op of CONTROL below),
 # select (all calls in one SELECT), multi (several statements sent at once),
 # pipeline, or do (a PL/pgSQL block).  start() and whatever ends a wait return
 # an outcome:
 #   {wait => lock, mode => share or exclusive, cycle => [sessions]}
 #                                         it waits, perhaps in a deadlock
+#   {sleep => lock}                       it sleeps
 #   {values => [...]}                     it is done
 #   {error => SQLSTATE, values => [...]}  it has failed, after these notices
 # each with the transaction {status} that the server reports with it, and whether
@@ -45,15 +59,23 @@ package Model;
 
 use strict;
 use warnings;
+use List::Util qw(max min);
+use Time::HiRes qw(clock_gettime);
 
 use constant {
+	CLOCK_MONOTONIC_RAW => 4,    # that of the server's leases
 	INSTANCE_MAX => 127,
+	INFO_MAX => 512,
 	LEASE_MS_MAX => 86_400_000,
+	WAIT_MS_MAX => 60_000,
+	BAN_MS_MAX => 60_000,
 	ANY_TOKEN => '-9223372036854775808',
 };
 
-# Functions that anybody may execute, and those that need the grant
+# Functions that anybody may execute, those of operators, and all others need
+# the grant
 my %public = map { $_ => 1 } qw(instance lock_id fail noise expire);
+my %for_operators = map { $_ => 1 } qw(request_resign revoke);
 
 # Not caught by EXCEPTION WHEN OTHERS
 my %uncaught = map { $_ => 1 } qw(57014 57P01);
@@ -117,7 +139,62 @@ sub has_privs_of
 sub may_execute
 {
 	my ($session, $function) = @_;
-	return $public{$function} || role($session) ne 'stranger';
+	return 1 if $public{$function};
+	return role($session) =~ ($for_operators{$function} ? qr/^(postgres|app|member)$/ : qr/^(?!stranger)/) ? 1 : 0;
+}
+
+# ---- Time, in milliseconds ----
+
+sub now { return 1000 * clock_gettime(CLOCK_MONOTONIC_RAW) }
+
+# The server keeps everything 1/10 longer than its client counts.
+sub length_of { return $_[0] * 1.1 }
+sub ban_of    { return min(length_of($_[0]), BAN_MS_MAX) }
+
+# The earliest and the latest moment of an end.  Of heartbeats the last one
+# counts; in a row some may have been undone.
+sub bounds
+{
+	my ($end) = @_;
+	my @lo = map { $_->{lo} } @{$end->{moments}};
+	my $lo = $end->{last_counts} ? max(@lo) : min(@lo);
+	return ($lo + $end->{plus}, max(map { $_->{hi} // now() } @{$end->{moments}}) + $end->{plus});
+}
+
+# The end of a live term, if nobody renews it
+sub end_of_term
+{
+	my ($self, $term) = @_;
+	my $entry = $self->{entry}{$term->{lock}};
+	return {moments => [@{$entry->{beats}}], plus => length_of($term->{ms}), last_counts => 1}
+	  if $entry && same($entry->{term}, $term);
+	return {moments => [@{$term->{begun}}], plus => length_of($term->{ms})};
+}
+
+# The end of what keeps a lock from an instance (undef: from all others), undef
+# if nothing does
+sub end_of
+{
+	my ($self, $row, $inst) = @_;
+	my $end;
+	if ($row && $row->{state} eq 'l')
+	{
+		$end = $self->end_of_term($row) if $row->{live};
+	}
+	elsif ($row)
+	{
+		my $is_banned = $row->{state} ne 'h' && ($inst // '') eq $row->{inst};
+		my $what = $is_banned ? 'bans' : 'bars';
+		$end = $row->{"${what}_end"} if $row->{$what};
+	}
+	return $end;
+}
+
+# Does anything rest on this row?
+sub rests
+{
+	my ($row) = @_;
+	return grep { $_ } @{$row}{qw(live bars bans)};
 }
 
 # ---- Transactions ----
@@ -425,33 +502,83 @@ sub value { return {value => $_[0]} }
 sub error { return {error => $_[0]} }
 sub bool  { return value($_[0] ? 't' : 'f') }
 
-# What is wrong with the arguments, in the order in which they are looked at
+# A row of values, and what to count it as
+sub row_value
+{
+	my ($is, @columns) = @_;
+	return value({row => \@columns, is => $is});
+}
+
+sub check_range
+{
+	my ($value, $min, $max) = @_;
+	return !defined $value ? '22004' : $value < $min || $value > $max ? '22023' : undef;
+}
+
+sub check_name
+{
+	my ($name) = @_;
+	return check_range(defined $name ? length $name : undef, 1, INSTANCE_MAX);
+}
+
+# What is wrong with an argument, or nothing.  Those that are left out are fine.
+my %check = (
+	lock => sub { return defined $_[0]{lock} ? undef : '22004' },
+	inst => sub { return check_name($_[0]{inst}{str}) },
+	ms => sub { return check_range($_[0]{ms}, 1, LEASE_MS_MAX) },
+	age => sub { return check_range($_[0]{ms}, 0, LEASE_MS_MAX) },
+	wait => sub { return check_range($_[0]{wait} // ($_[0]{no_wait} ? undef : 0), 0, WAIT_MS_MAX) },
+	hold => sub { return exists $_[0]{hold} ? check_range($_[0]{hold}, 0, LEASE_MS_MAX) : undef },
+	priority => sub { return exists $_[0]{priority} ? check_range($_[0]{priority}, 0, 9) : undef },
+	info => sub { return length($_[0]{info}{str} // '') > INFO_MAX ? '22023' : undef },
+	token => sub {
+		my ($op) = @_;
+		return unless exists $op->{token};
+		return '22004' unless defined $op->{token};
+		return $op->{token} <= 0 && $op->{token} ne ANY_TOKEN ? '22023' : undef;
+	},
+	own_token => sub {
+		my ($op) = @_;
+		return !defined $op->{token} ? '22004' : $op->{token} <= 0 ? '22023' : undef;
+	},
+	known => sub { return defined $_[0]{known} && $_[0]{known} <= 0 ? '22023' : undef },
+	successor => sub {
+		my ($op) = @_;
+		return unless defined $op->{successor}{str};
+		return check_name($op->{successor}{str}) // ($op->{successor}{str} eq $op->{inst}{str} ? '22023' : undef);
+	},
+	immediately => sub { return exists $_[0]{immediately} && !defined $_[0]{immediately} ? '22004' : undef },
+);
+
+# The arguments in the order in which they are looked at
+my %arguments = (
+	acquire => [qw(lock inst ms)],
+	renew => [qw(lock inst token)],
+	release => [qw(lock inst token hold)],
+	transfer => [qw(lock inst own_token successor)],
+	request_resign => [qw(lock)],
+	revoke => [qw(lock immediately)],
+	campaign => [qw(lock inst ms wait info priority)],
+	keep_alive => [qw(lock inst own_token)],
+	observe => [qw(lock known wait)],
+	is_leader => [qw(lock inst token)],
+	leader => [qw(lock)],
+	token => [qw(lock inst)],
+	guard => [qw(lock inst token)],
+	sweep => [qw(age)],
+);
+my %only_looks = map { $_ => 1 } qw(observe is_leader leader token guard);
+
+# What is wrong with the arguments, or with the place
 sub bad_argument
 {
 	my ($session, $op) = @_;
-	my $f = $op->{f};
-	if ($f ne 'sweep')
+	foreach my $name (@{$arguments{$op->{f}}})
 	{
-		return '22004' unless defined $op->{lock};
-		if ($f ne 'leader')
-		{
-			return '22004' unless defined $op->{inst}{str};
-			my $length = length $op->{inst}{str};
-			return '22023' if $length < 1 || $length > INSTANCE_MAX;
-		}
-		if (exists $op->{token})
-		{
-			return '22004' unless defined $op->{token};
-			return '22023' if $op->{token} <= 0 && $op->{token} ne ANY_TOKEN;
-		}
+		my $wrong = $check{$name}->($op);
+		return $wrong if $wrong;
 	}
-	if ($f eq 'acquire' || $f eq 'sweep')
-	{
-		return '22004' unless defined $op->{ms};
-		return '22023' if $op->{ms} < ($f eq 'sweep' ? 0 : 1) || $op->{ms} > LEASE_MS_MAX;
-	}
-	return '25006' if $session->{set}{ro} && $f =~ /^(acquire|renew|release|sweep)$/;
-	return;
+	return $session->{set}{ro} && !$only_looks{$op->{f}} ? '25006' : undef;
 }
 
 # Is a term on which the caller has a claim really its own?
@@ -463,17 +590,66 @@ sub judge
 	return;
 }
 
+# What becomes of a try to lead: an error, a wait, or
+#   {leads => 1, term, resign, awaited}
+#   {leads => 0, leader, until, busy}     who leads, until when it is not free
+sub leads_now
+{
+	my ($term, $entry) = @_;
+	return {leads => 1, term => $term} unless $entry;
+	return {
+		leads => 1, term => $term, resign => same($entry->{resign}, $term) ? 1 : 0,
+		awaited => {ends => [@{$entry->{awaited} // []}], maybe => $entry->{maybe}}};
+}
+
+sub refused
+{
+	my ($self, $row, $op, %more) = @_;
+	return {leads => 0, leader => $row && $row->{live} ? $row : undef, until => $self->end_of($row, $op->{inst}{str}), %more};
+}
+
+# That as the function tells it
+sub answer
+{
+	my ($session, $op, $done) = @_;
+	return $done if $done->{error} || exists $done->{wait} || exists $done->{sleep};
+	my ($f, $leads, $term) = ($op->{f}, @{$done}{qw(leads term)});
+	my $resign = $done->{resign} ? 't' : 'f';
+	if ($f eq 'keep_alive')
+	{
+		return row_value($leads ? 'leads' : 'does not lead', $leads ? 't' : 'f', $leads ? $term->{ms} : undef,
+			$resign, $done->{awaited} ? {awaited => $done->{awaited}} : 'f');
+	}
+	return bool($leads) if $f ne 'campaign';
+	return row_value($done->{busy} ? 'busy' : 'refused', 'f', undef, undef, $done->{leader} && $done->{leader}{inst},
+		{left => $done->{until}, least => $done->{busy} ? 100 : 0, maybe_less => $done->{maybe_less}}, 'f')
+	  unless $leads;
+	return row_value(
+		$op->{wait} ? 'elected in time' : 'elected', 't', {term => $term},
+		$op->{wait} ? {valid => $term->{ms}, since => $session->{stage}{since}} : $term->{ms},
+		$term->{inst}, int(length_of($term->{ms})), $resign);
+}
+
 # The heartbeat without the row.  undef: the entry cannot tell.
 sub beat
 {
 	my ($self, $session, $op) = @_;
 	my $entry = $self->live_entry($op->{lock});
 	return if !$entry || $entry->{marked};
-	return bool(0) unless names($op, $entry->{term});
+	return $self->refused($entry->{term}, $op) unless names($op, $entry->{term});
 	my $wrong = judge($session, $op, $entry->{term});
 	return error($wrong) if $wrong;
 	$entry->{renewals}++;
-	return bool(1);
+	note_beat($session, $entry);
+	return leads_now($entry->{term}, $entry);
+}
+
+sub note_beat
+{
+	my ($session, $entry) = @_;
+	push @{$entry->{beats}}, $session->{moment};
+	shift @{$entry->{beats}} if @{$entry->{beats}} > 8;
+	return;
 }
 
 # The heartbeat under the lock
@@ -482,18 +658,20 @@ sub beat_locked
 	my ($self, $session, $op) = @_;
 	my $lock = $op->{lock};
 	my $row = $self->row($session, $lock);
-	return bool(0) if !$row || !$row->{live} || !names($op, $row);
+	return $self->refused($row, $op) if !$row || !$row->{live} || !names($op, $row);
 	my $wrong = judge($session, $op, $row);
 	return error($wrong) if $wrong;
-	if (!is_own($session, $lock))
+	if (is_own($session, $lock))
 	{
-		my $entry = $self->{entry}{$lock};
-		$entry = $self->{entry}{$lock} = {term => $row, renewals => 0}
-		  unless $entry && same($entry->{term}, $row);
-		$entry->{renewals}++;
-		$entry->{marked} = 0;
+		push @{$row->{begun}}, $session->{moment};
+		return leads_now($row);
 	}
-	return bool(1);
+	my $entry = $self->{entry}{$lock} //= {maybe => $self->candidates($lock) ? 1 : 0};
+	@{$entry}{qw(term renewals beats reserved)} = ($row, 0, [], undef) unless same($entry->{term}, $row);
+	$entry->{renewals}++;
+	$entry->{marked} = 0;
+	note_beat($session, $entry);
+	return leads_now($row, $entry);
 }
 
 sub call_renew
@@ -502,15 +680,16 @@ sub call_renew
 	if (!$stage->{at})
 	{
 		my $beat = $self->beat($session, $op);
-		return $beat if $beat;
-		return bool(0) unless $self->worth_waiting($session, $op);
+		return answer($session, $op, $beat) if $beat;
+		return answer($session, $op, {leads => 0}) unless $self->worth_waiting($session, $op);
 		$stage->{at} = 'locked';
 	}
 	return {wait => $op->{lock}, mode => 'share'} if defined $self->blocker($s, $op->{lock}, 'share');
-	return $self->beat_locked($session, $op);
+	return answer($session, $op, $self->beat_locked($session, $op));
 }
 
-sub call_acquire
+# One try to lead, of le_try_acquire() and of le_campaign() without a wait_ms
+sub try_to_lead
 {
 	my ($self, $s, $session, $op, $stage) = @_;
 	my $lock = $op->{lock};
@@ -533,18 +712,98 @@ sub call_acquire
 	{
 		return {wait => $lock, mode => 'share'} if defined $self->blocker($s, $lock, 'share');
 		my $beat = $self->beat_locked($session, $op);
-		return $beat if $beat->{error} || $beat->{value} eq 't';
+		return $beat if $beat->{error} || $beat->{leads};
 		$stage->{at} = 'challenge';
 	}
 
 	return error('25001') unless may_begin_here($session);
 
 	# somebody else led when we looked; or is just becoming leader
-	return bool(0) if $stage->{other} || defined $self->blocker($s, $lock, 'exclusive');
-
 	my $row = $self->row($session, $lock);
+	return $self->refused($row, $op) if $stage->{other};
+	return $self->refused($row, $op, busy => 1) if defined $self->blocker($s, $lock, 'exclusive');
+
 	return $self->beat_locked($session, $op) if $row && $row->{live};
+	return $self->refused($row, $op) if $self->end_of($row, $op->{inst}{str});
 	return $self->begin_term($session, $op);
+}
+
+# One turn of who waits for the lock: queues behind nobody.
+sub try_in_turn
+{
+	my ($self, $s, $session, $op) = @_;
+	my $lock = $op->{lock};
+	my $beat = $self->beat($session, $op);
+	return $beat if $beat;
+	my $row = $self->row($session, $lock);
+	return $self->beat_locked($session, $op)
+	  if $self->leads($session, $op) && !defined $self->blocker($s, $lock, 'share');
+	return $self->refused($row, $op) if $self->end_of($row, $op->{inst}{str});
+	# it may be the turn of others still
+	return $self->refused($row, $op, busy => 1, maybe_less => scalar $self->candidates($lock))
+	  if defined $self->blocker($s, $lock, 'exclusive');
+	return $self->begin_term($session, $op);
+}
+
+sub call_acquire
+{
+	my ($self, $s, $session, $op, $stage) = @_;
+	return answer($session, $op, $self->try_to_lead($s, $session, $op, $stage));
+}
+
+# Who waits must be alone, in a transaction that has not done anything.
+sub may_sleep_here
+{
+	my ($session) = @_;
+	return !in_block($session) && !grep { @{$_->{changes}} } @{$session->{levels}};
+}
+
+sub call_campaign
+{
+	my ($self, $s, $session, $op, $stage) = @_;
+	return $self->call_acquire($s, $session, $op, $stage) unless $op->{wait};
+	return error('25001') unless may_sleep_here($session);
+	$stage->{since} //= $session->{moment};
+	my $done = $self->try_in_turn($s, $session, $op);
+	if (!$done->{error} && !$done->{leads} && !$stage->{over})
+	{
+		# the leader is told
+		my $entry = $self->{entry}{$op->{lock}};
+		push @{$entry->{awaited}}, {moments => [$stage->{since}], plus => $op->{wait}} if $entry && !$stage->{said}++;
+		my $row = $self->row($session, $op->{lock});
+		$stage->{barred} = 1 if $row && $row->{bans};
+		return {sleep => $op->{lock}};
+	}
+	return answer($session, $op, $done);
+}
+
+sub call_observe
+{
+	my ($self, $s, $session, $op, $stage) = @_;
+	return error('25001') if $op->{wait} && !may_sleep_here($session);
+	my $row = $self->row($session, $op->{lock});
+	return {sleep => $op->{lock}} if $op->{wait} && !$stage->{over} && !is_news($op, $row);
+	my $live = $row && $row->{live};
+	return row_value(
+		state_of($row) // 'vacant', $live ? ($row->{inst}, {term => $row}) : (undef, undef),
+		{left => $self->end_of($row), least => 0}, state_of($row) // 'vacant', $live ? $row->{info} : undef);
+}
+
+# Is this another leader than the observer knows of?
+sub is_news
+{
+	my ($op, $row) = @_;
+	return defined $op->{known} unless $row && $row->{live};
+	return ($row->{token} // '') ne ($op->{known} // 'none');
+}
+
+# What a view says of a row
+sub state_of
+{
+	my ($row) = @_;
+	return unless $row;
+	return 'expired' unless rests($row);
+	return {l => 'live', r => 'revoked', i => 'revoked', h => 'held'}->{$row->{state}};
 }
 
 # Does the transaction go on after this statement?
@@ -562,27 +821,60 @@ sub may_begin_here
 	return $session->{set}{allow} || !in_block($session);
 }
 
+# Write a row for this session.  It has a token of its own, so it counts like a
+# term.
+sub write_row
+{
+	my ($self, $session, %row) = @_;
+	my $row = {%row, seq => ++$self->{seq}};
+	$session->{levels}[-1]{writes}{$row->{lock}} = $row;
+	$session->{made} = 1;
+	push @{$self->{begun}}, $row;
+	return $row;
+}
+
+sub write_term
+{
+	my ($self, $session, %term) = @_;
+	my $in_block = in_block($session);
+	my $term = $self->write_row($session, %term, state => 'l', live => 1, begun => [$session->{moment}]);
+	my $entry = $self->{entry}{$term->{lock}} //= {renewals => 0, beats => []};
+	push @{$session->{levels}[-1]{changes}}, {begun => $term, before => $entry->{reserved}};
+	$entry->{reserved} = $term;
+	@{$entry}{qw(awaited maybe)} = ([], $self->candidates($term->{lock}) ? 1 : 0);
+	$session->{immediate} = 1 unless $in_block;
+	push @{$session->{begun}}, $term if $in_block;
+	return $term;
+}
+
+# This session ends a term, by itself or not.
+sub end_term
+{
+	my ($self, $session, $term, $by_itself) = @_;
+	$session->{levels}[-1]{ended}{$term->{seq}} = 1 if $by_itself;
+	push @{$session->{levels}[-1]{changes}}, {ended => $term};
+	return;
+}
+
 sub begin_term
 {
 	my ($self, $session, $op) = @_;
-	my $in_block = in_block($session);
-	my $lock = $op->{lock};
-	my $over = $self->row($session, $lock);
-	my $term = {
-		lock => $op->{lock}, inst => $op->{inst}{str}, ms => $op->{ms},
-		role => role($session), seq => ++$self->{seq}, live => 1};
-	my $entry = $self->{entry}{$lock} //= {renewals => 0};
-	push @{$session->{levels}[-1]{changes}}, $over ? {ended => $over} : (), {begun => $term, before => $entry->{reserved}};
-	$entry->{reserved} = $term;
-	$session->{levels}[-1]{writes}{$lock} = $term;
-	$session->{made} = 1;
-	$session->{immediate} = 1 unless $in_block;
-	push @{$session->{begun}}, $term if $in_block;
-	push @{$self->{begun}}, $term;
-	return bool(1);
+	my $over = $self->row($session, $op->{lock});
+	$self->end_term($session, $over) if $over;
+	my $term = $self->write_term($session,
+		lock => $op->{lock}, inst => $op->{inst}{str}, ms => $op->{ms}, role => role($session), info => $op->{info}{str});
+	return leads_now($term);
 }
 
-sub call_release
+sub mark
+{
+	my ($self, $lock) = @_;
+	$self->{entry}{$lock}{marked} = 1 if $self->{entry}{$lock};
+	return;
+}
+
+# Lock the caller's live term to end it: the term, an error, a wait or false
+sub term_to_end
 {
 	my ($self, $s, $session, $op, $stage) = @_;
 	my $lock = $op->{lock};
@@ -598,12 +890,84 @@ sub call_release
 	my $row = $self->row($session, $lock);
 	return bool(0) if !$row || !$row->{live} || !names($op, $row);
 	my $wrong = judge($session, $op, $row);
-	return error($wrong) if $wrong;
-	$self->{entry}{$lock}{marked} = 1 if $self->{entry}{$lock};
-	$session->{levels}[-1]{writes}{$lock} = undef;
-	$session->{levels}[-1]{ended}{$row->{seq}} = 1;
-	push @{$session->{levels}[-1]{changes}}, {ended => $row};
+	return $wrong ? error($wrong) : {term => $row};
+}
+
+sub call_release
+{
+	my ($self, $s, $session, $op, $stage) = @_;
+	my $found = $self->term_to_end($s, $session, $op, $stage);
+	my $term = $found->{term} or return $found;
+	my $hold = {moments => [@{$term->{begun}}], plus => $op->{hold} // 0};
+	my $is_held = $op->{hold} && (bounds($hold))[1] > now();
+
+	# only a long hold holds for certain
+	$self->{ambiguous} = 1 if $is_held && $op->{hold} < 100;
+	$self->mark($op->{lock});
+	$self->end_term($session, $term, 1);
+	$session->{levels}[-1]{writes}{$op->{lock}} = undef;
 	$session->{made} = 1;
+	$self->write_row($session, lock => $op->{lock}, inst => $term->{inst}, role => $term->{role},
+		state => 'h', ms => $op->{hold}, bars => 1, bars_end => $hold)
+	  if $is_held;
+	return bool(1);
+}
+
+sub call_transfer
+{
+	my ($self, $s, $session, $op, $stage) = @_;
+	my $found = $self->term_to_end($s, $session, $op, $stage);
+	my $term = $found->{term} or return $found;
+	my $successor = $op->{successor}{str};
+	if (!defined $successor)
+	{
+		my @waiting = grep { $_->{stmt}{ops}[0]{inst}{str} ne $term->{inst} } map { $self->{sessions}[$_] } $self->candidates($op->{lock});
+		# it may not know yet that its ban is over
+		$self->{ambiguous} = 1 if grep { $_->{stage}{barred} } @waiting;
+		return bool(0) unless @waiting;
+		$successor = $waiting[0]{stmt}{ops}[0]{inst}{str};
+		$self->counted('transfer', 'to the first');
+	}
+	$self->mark($op->{lock});
+	$self->end_term($session, $term, 1);
+	$self->write_term($session, lock => $op->{lock}, inst => $successor, ms => $term->{ms}, role => $term->{role});
+	return bool(1);
+}
+
+sub call_request_resign
+{
+	my ($self, $s, $session, $op) = @_;
+	my $term = $self->live($session, $op->{lock}) or return bool(0);
+	my $entry = $self->{entry}{$op->{lock}} //= {reserved => $term, renewals => 0, beats => [], maybe => $self->candidates($op->{lock}) ? 1 : 0};
+	$entry->{resign} = $term;
+	return bool(1);
+}
+
+sub call_revoke
+{
+	my ($self, $s, $session, $op, $stage) = @_;
+	my $lock = $op->{lock};
+	return error('25001') if in_block($session);
+	my $applies = sub {
+		my $row = $self->row($session, $lock);
+		return $row && ($op->{immediately} ? $self->end_of($row) : $row->{live});
+	};
+	return bool(0) unless $stage->{at} || $applies->();
+	$stage->{at} = 'locked';
+	return {wait => $lock, mode => 'exclusive'} if defined $self->blocker($s, $lock, 'exclusive');
+	$self->mark($lock);
+	return bool(0) unless $applies->();
+
+	my $row = $self->row($session, $lock);
+	my $end = $self->end_of($row);
+	my $ban = ban_of($row->{ms});
+	push @{$session->{warned}}, $end if $op->{immediately} && $row->{state} ne 'h';
+	$self->end_term($session, $row);
+	$self->write_row(
+		$session, lock => $lock, inst => $row->{inst}, role => $row->{role}, ms => $row->{ms}, bans => 1,
+		$op->{immediately}
+		? (state => 'i', bans_end => {moments => [$session->{moment}], plus => $ban})
+		: (state => 'r', bars => 1, bars_end => $end, bans_end => {%{$end}, plus => $end->{plus} + $ban}));
 	return bool(1);
 }
 
@@ -649,7 +1013,7 @@ sub call_sweep
 	my $deleted = 0;
 	foreach my $row ($op->{ms} == 0 ? $self->rows($session) : ())
 	{
-		next if $row->{live} || defined $self->blocker($s, $row->{lock}, 'exclusive');
+		next if rests($row) || defined $self->blocker($s, $row->{lock}, 'exclusive');
 		$session->{levels}[-1]{writes}{$row->{lock}} = undef;
 		push @{$session->{levels}[-1]{changes}}, {ended => $row};
 		$session->{made} = 1;
@@ -681,7 +1045,8 @@ sub call_view
 		$view{$row->{lock}} = {
 			term => $row,
 			renewals => $entry && same($entry->{term}, $row) ? $entry->{renewals} : 0,
-			state => $row->{live} ? 'live' : 'expired'};
+			state => state_of($row),
+			left => $self->end_of($row, $row->{state} eq 'i' ? $row->{inst} : undef)};
 	}
 	return value({view => \%view});
 }
@@ -696,6 +1061,12 @@ my %call = (
 	acquire => \&call_acquire,
 	renew => \&call_renew,
 	release => \&call_release,
+	transfer => \&call_transfer,
+	request_resign => \&call_request_resign,
+	revoke => \&call_revoke,
+	campaign => \&call_campaign,
+	keep_alive => \&call_renew,
+	observe => \&call_observe,
 	is_leader => \&call_is_leader,
 	leader => \&call_leader,
 	token => \&call_token,
@@ -708,7 +1079,6 @@ my %call = (
 	noise => sub { return value({any => 1}) },
 	fail => sub { return error($_[3]{error}) },
 );
-my %argument_check = map { $_ => 1 } qw(acquire renew release is_leader leader token guard sweep);
 
 # ---- Transaction control ----
 
@@ -855,7 +1225,7 @@ sub start
 	my ($self, $s, $stmt) = @_;
 	my $session = $self->{sessions}[$s];
 
-	@{$session}{qw(stmt pc stage out warns)} = ($stmt, 0, {}, [], 0);
+	@{$session}{qw(stmt pc stage out warns warned moment)} = ($stmt, 0, {}, [], 0, [], {lo => now()});
 	return $self->run_control($s) if $stmt->{kind} eq 'control';
 	if ($session->{failed})
 	{
@@ -887,7 +1257,7 @@ sub finished
 	delete $session->{stmt};
 	$outcome->{values} //= [];
 	$outcome->{status} = status($session);
-	$outcome->{warns} = $session->{warns};
+	@{$outcome}{qw(warns warned moment)} = @{$session}{qw(warns warned moment)};
 	return $outcome;
 }
 
@@ -937,6 +1307,7 @@ sub run
 		my $op = $stmt->{ops}[$session->{pc}];
 		my $done = $self->step($s, $session, $op);
 		return $self->starts_waiting($s, $op->{f}, $done) if exists $done->{wait};
+		return $self->falls_asleep($s, $op, $done) if exists $done->{sleep};
 		if ($done->{error})
 		{
 			my $outcome = $self->raised($session, $done->{error});
@@ -988,6 +1359,7 @@ sub describe
 	my ($value) = @_;
 	return 'NULL' unless defined $value;
 	return $value if !ref $value && $value =~ /^[tf]$/;
+	return $value->{is} if ref $value && $value->{is};
 	return 'value';
 }
 
@@ -1023,7 +1395,7 @@ sub step
 		return {};
 	}
 	return error('42501') unless may_execute($session, $f);
-	my $wrong = $argument_check{$f} && bad_argument($session, $op);
+	my $wrong = $arguments{$f} && bad_argument($session, $op);
 	my $done = $wrong ? error($wrong) : $call{$f}->($self, $s, $session, $op, $session->{stage});
 	$session->{refused} = 1 if $f eq 'guard' && $done->{error};
 	return $done;
@@ -1034,7 +1406,7 @@ sub step
 sub is_waiting
 {
 	my ($self, $s) = @_;
-	return defined $self->{sessions}[$s]{waits};
+	return $self->{sessions}[$s]{waits} || $self->{sessions}[$s]{sleeps};
 }
 
 sub starts_waiting
@@ -1087,12 +1459,75 @@ sub wake
 	return;
 }
 
+# ---- Sleeping ----
+
+sub falls_asleep
+{
+	my ($self, $s, $op, $sleep) = @_;
+	$self->{sessions}[$s]{sleeps} = {lock => $sleep->{sleep}, since => ++$self->{waits}};
+	$self->counted($op->{f}, 'slept');
+	return $sleep;
+}
+
+sub sleepers
+{
+	my ($self, $lock) = @_;
+	my $sessions = $self->{sessions};
+	my @sleepers = sort { $sessions->[$a]{sleeps}{since} <=> $sessions->[$b]{sleeps}{since} }
+	  grep { $sessions->[$_]{sleeps} && (!defined $lock || $sessions->[$_]{sleeps}{lock} eq $lock) } 0 .. $#{$sessions};
+	return @sleepers;
+}
+
+# Who wants to lead a lock, in the order in which they stand
+sub candidates
+{
+	my ($self, $lock) = @_;
+	my $op = sub { return $self->{sessions}[$_[0]]{stmt}{ops}[0] };
+	my @candidates = sort { ($op->($b)->{priority} // 0) <=> ($op->($a)->{priority} // 0) }
+	  grep { $op->($_)->{f} eq 'campaign' } $self->sleepers($lock);
+	return @candidates;
+}
+
+# Is there an answer for one who sleeps?
+sub is_ready
+{
+	my ($self, $s) = @_;
+	my $session = $self->{sessions}[$s];
+	my $op = $session->{stmt}{ops}[0];
+	my $row = $self->row($session, $op->{lock});
+	return is_news($op, $row) if $op->{f} eq 'observe';
+	my $entry = $self->live_entry($op->{lock});
+	return names($op, $entry->{term}) if $entry && !$entry->{marked};
+	return !defined $self->blocker($s, $op->{lock}, 'share') if $self->leads($session, $op);
+	return !$self->end_of($row, $op->{inst}{str}) && !defined $self->blocker($s, $op->{lock}, 'exclusive');
+}
+
+# What an observer is told who looks now
+sub answer_now
+{
+	my ($self, $s) = @_;
+	my $session = $self->{sessions}[$s];
+	return $self->call_observe($s, $session, $session->{stmt}{ops}[0], {over => 1})->{value};
+}
+
+# Go on with one who sleeps and is ready, or whose wait_ms is over.  since is
+# when that may have happened.
+sub resume
+{
+	my ($self, $s, $since, $is_over) = @_;
+	my $session = $self->{sessions}[$s];
+	delete $session->{sleeps};
+	$session->{moment} = {lo => $since};
+	$session->{stage}{over} = $is_over;
+	return $self->run($s);
+}
+
 # A wait ends with an error: cancelled, timed out, victim of a deadlock.
 sub interrupt
 {
 	my ($self, $s, $sqlstate) = @_;
 	my $session = $self->{sessions}[$s];
-	delete $session->{waits};
+	delete @{$session}{qw(waits sleeps)};
 	if ($session->{stmt}{kind} eq 'control')
 	{
 		# a commit that fails in the middle
@@ -1115,11 +1550,11 @@ sub disconnect
 
 # ---- Time and tokens ----
 
-# The lease of a term has run out.
+# The lease of a term has run out; or what bars others from a lock, or bans one.
 sub expire
 {
-	my ($self, $term) = @_;
-	$term->{live} = 0;
+	my ($self, $row, $what) = @_;
+	$row->{$what // 'live'} = 0;
 	return;
 }
 

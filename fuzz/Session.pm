@@ -74,7 +74,7 @@ sub send_pipeline
 
 # Read to ReadyForQuery.  Returns undef if that takes too long, else
 # {rows, notices, warnings, tag, sqlstate, message, status}; status is I, T or E,
-# and empty if the connection is lost.  Of warnings it has the SQLSTATEs.
+# and empty if the connection is lost.  Warnings have a sqlstate and a message.
 sub collect
 {
 	my ($self, $seconds) = @_;
@@ -139,7 +139,7 @@ sub message
 		if ($type eq 'N')
 		{
 			push @{$answer->{notices}}, $field{M} if $field{V} eq 'NOTICE';
-			push @{$answer->{warnings}}, $field{C} if $field{V} eq 'WARNING';
+			push @{$answer->{warnings}}, {sqlstate => $field{C}, message => $field{M}} if $field{V} eq 'WARNING';
 		}
 		else
 		{

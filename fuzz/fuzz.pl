@@ -6,9 +6,10 @@
 #           [--log FILE]
 #
 # scripts/fuzz starts it with a server of its own.  One statement runs at a
-# time, but for those that the model says wait; when their wait ends all of
-# them are collected before the next statement.  So each answer is determined,
-# and a seed repeats its run, tokens and the order of deadlock victims apart.
+# time, but for those that the model says wait, or sleep in a call with a wait_ms;
+# when their wait ends all of them are collected before the next statement.  So
+# each answer is determined, and a seed repeats its run, tokens, times, and who
+# is a deadlock's victim or the fastest candidate apart.
 
 use strict;
 use warnings;
@@ -16,7 +17,7 @@ use FindBin;
 use lib $FindBin::Bin;
 use Digest::SHA qw(sha256);
 use Getopt::Long;
-use List::Util qw(min shuffle);
+use List::Util qw(max min shuffle);
 use Storable qw(dclone);
 use Time::HiRes qw(sleep time);
 
@@ -32,6 +33,7 @@ srand($opt{seed});
 my $PATIENCE = 60;       # seconds until an answer is late
 my $SHORT_MS = 5;        # a term up to that long is let run out at once
 my $SCENE_MS = 300;      # a term that is guarded before it runs out
+my $LONG_MS = 60_000;    # a wait that ends when it has an answer, or is cancelled
 my $BATCH = 300;         # steps between two looks at everything
 my $LATEST = 40;         # steps shown after a failure
 
@@ -96,6 +98,14 @@ my @bad_instances = (
 	{sql => qq{'x' || repeat('\x{e2}\x{82}\x{ac}', 50)}, str => 'x' . "\x{e2}\x{82}\x{ac}" x 50},
 	{sql => q{repeat('y', 100000)}, str => 'y' x 100000},
 	{sql => q{repeat('y', 20000000)}, str => 'y' x 128});
+my @infos = (
+	{sql => 'NULL', str => undef}, {sql => q{''}, str => ''},
+	map { {sql => quote($_), str => $_} } 'http://10.0.0.1:8080', "n\x{c3}\x{a4}me, (\"%s\\'\n ", 'NULL');
+my @long_infos = (
+	{sql => q{repeat('i', 512)}, str => 'i' x 512},
+	{sql => q{repeat('i', 513)}, str => 'i' x 513},
+	{sql => qq{repeat('\x{c3}\x{b6}', 257)}, str => "\x{c3}\x{b6}" x 257},
+	{sql => q{repeat('i', 20000000)}, str => 'i' x 513});
 
 # The tame ones raise no error by themselves.
 sub random_lock
@@ -133,6 +143,43 @@ sub random_token
 		$tame ? () : (0.8 => undef, 0.8 => pick(0, -1, -$MAX)));
 }
 
+# For functions that need the token
+sub random_own_token
+{
+	my ($lock, $tame) = @_;
+	my $row = defined $lock ? $model->{committed}{$lock} : undef;
+	return $row->{token} if $row && defined $row->{token} && chance(75);
+	my $token = random_token($lock, $tame);
+	return ($token // '') ne 'none' ? $token : $tame ? 1 : $MIN;
+}
+
+sub random_wait
+{
+	my ($tame) = @_;
+	return pick_weighted(6 => 0, 6 => 1 + int(rand(40)), 1 => 100 + int(rand(100)), 10 => $LONG_MS,
+		$tame ? () : (1.5 => pick(undef, -1, 60_001, $MAX, $MIN)));
+}
+
+sub random_priority
+{
+	my ($tame) = @_;
+	return pick_weighted(10 => int(rand(10)), $tame ? () : (0.5 => pick(undef, -1, 10, -2147483648, 2147483647)));
+}
+
+sub random_info
+{
+	my ($tame) = @_;
+	return pick_weighted(6 => $infos[0], 6 => pick(@infos), $tame ? () : (0.7 => pick(@long_infos)));
+}
+
+sub random_hold
+{
+	my ($tame) = @_;
+	return pick_weighted(
+		10 => 'none', 3 => 0, 3 => 1 + int(rand(3)), 3 => pick(3_600_000, 86_400_000),
+		$tame ? () : (0.8 => pick(undef, -1, 86_400_001, $MAX, $MIN)));
+}
+
 # ---- Ops: what the model reads, and their SQL ----
 
 sub sql_int
@@ -152,6 +199,17 @@ sub call
 	push @sql, $arg{inst}{sql} if $arg{inst};
 	push @sql, sql_int($ms) if exists $arg{ms} && ($ms // '') ne 'default';
 	push @sql, sql_int($token) if exists $arg{token} && ($token // '') ne 'none';
+	push @sql, "hold_ms => " . sql_int($arg{hold}) if exists $arg{hold};
+	push @sql, $arg{successor}{sql} if $arg{successor};
+	push @sql, sql_int($arg{known}) if exists $arg{known};
+	push @sql, !defined $arg{immediately} ? 'NULL' : $arg{immediately} ? 'true' : 'false' if exists $arg{immediately};
+	foreach my $name (qw(wait info priority))
+	{
+		next unless exists $arg{$name};
+		my $argument = $name eq 'wait' ? 'wait_ms' : $name;
+		push @sql, "$argument => " . ($name eq 'info' ? $arg{info}{sql} : sql_int($arg{$name}));
+	}
+	$arg{no_wait} = 1 if exists $arg{wait} && !defined $arg{wait};
 	$arg{ms} = 10_000 if ($ms // '') eq 'default';
 	$arg{token} = $MIN if ($token // '') eq 'none';
 	$arg{is_default} = 1 if ($ms // '') eq 'default';
@@ -190,10 +248,13 @@ sub random_waiter
 	my $token = (chance(25) ? $term->{token} : undef) // 'none';
 	if (!defined $f)
 	{
-		$f = pick('acquire', 'acquire', 'renew', 'renew', 'release', 'guard', 'guard');
-		$f = 'release' if grep { $_ eq $lock } @guarded;
+		$f = pick('acquire', 'campaign', 'renew', 'keep_alive', 'release', 'transfer', 'revoke', 'guard', 'guard');
+		$f = pick('release', 'transfer', 'revoke') if grep { $_ eq $lock } @guarded;
 	}
-	return call('acquire', lock => $lock, inst => $inst, ms => 3_600_000) if $f eq 'acquire';
+	return call($f, lock => $lock, inst => $inst, ms => 3_600_000) if $f =~ /^(acquire|campaign)$/;
+	return call('revoke', lock => $lock, immediately => chance(50)) if $f eq 'revoke';
+	return call($f, lock => $lock, inst => $inst, token => $term->{token} // 1, $f eq 'transfer' ? (successor => pick(@instances)) : ())
+	  if $f =~ /^(keep_alive|transfer)$/;
 	return call($f, lock => $lock, inst => $inst, token => $token);
 }
 
@@ -208,28 +269,59 @@ sub random_call
 	}
 	my $lock = random_lock($tame);
 	my $inst = random_instance($tame);
+	my $barred = defined $lock && $model->{committed}{$lock} && $model->{committed}{$lock}{bars};
+	# or all locks would be held or revoked soon
+	return call('revoke', lock => $lock, immediately => 1) if $barred && !$tame && chance(25);
 	my $is_refused = $tame && !$model->{sessions}[$s]{set}{allow};
 	my $f = pick_weighted(
 		($is_refused ? 8 : 30) => 'acquire', 22 => 'renew', 18 => 'release', 12 => 'guard', 5 => 'is_leader', 5 => 'leader',
-		4 => 'token', 4 => 'sweep', 1 => 'instance', 1 => 'lock_id', 2 => 'noise', $tame ? 0.2 : 3, 'fail');
+		4 => 'token', 4 => 'sweep', 1 => 'instance', 1 => 'lock_id', 2 => 'noise', $tame ? 0.2 : 3, 'fail',
+		($is_refused ? 4 : 15) => 'campaign', 12 => 'keep_alive', 8 => 'observe', 9 => 'transfer', 5 => 'request_resign',
+		($tame ? 0.5 : 5) => 'revoke');
 
 	# whoever leads is called more often by its name
-	if (chance($f eq 'guard' && $tame || $f eq 'acquire' && $is_refused ? 90 : 40) && defined $lock)
+	if (chance($f eq 'guard' && $tame || $f =~ /^(acquire|campaign)$/ && $is_refused ? 90 : $f =~ /^(keep_alive|transfer)$/ ? 75 : 40) && defined $lock)
 	{
 		my $row = $model->{committed}{$lock};
 		$inst = instance_of($row) // $inst if $row;
 	}
 	# and ends the terms that transactions are guarded for, and begins others
-	if ($f =~ /^(acquire|release)$/ && chance(35))
+	if ($f =~ /^(acquire|release|transfer)$/ && chance(35))
 	{
-		my @terms = grep { $f eq 'release' || !$model->{committed}{$_->{lock}} }
+		my @terms = grep { $f ne 'acquire' || !$model->{committed}{$_->{lock}} }
 		  map { Model::guards($_) } @{$model->{sessions}};
 		my $term = @terms ? pick(@terms) : undef;
 		$lock = $term->{lock} if $term;
 		$inst = instance_of($term) // $inst if $term;
 	}
 	return call('acquire', lock => $lock, inst => $inst, ms => random_ms($may_be_short, $tame)) if $f eq 'acquire';
-	return call($f, lock => $lock, inst => $inst, token => random_token($lock, $tame)) if $f =~ /^(renew|release|guard|is_leader)$/;
+	if ($f eq 'release')
+	{
+		my $hold = random_hold($tame);
+		return call($f, lock => $lock, inst => $inst, token => random_token($lock, $tame), ($hold // '') eq 'none' ? () : (hold => $hold));
+	}
+	if ($f eq 'campaign')
+	{
+		return call(
+			$f, lock => $lock, inst => $inst, ms => random_ms($may_be_short, $tame),
+			chance(25) ? (wait => random_wait($tame)) : (), chance(50) ? (info => random_info($tame)) : (),
+			chance(30) ? (priority => random_priority($tame)) : ());
+	}
+	if ($f eq 'transfer')
+	{
+		my $successor = chance(70) ? random_instance($tame) : {sql => 'NULL', str => undef};
+		$successor = {sql => 'NULL', str => undef} if $tame && ($successor->{str} // '') eq $inst->{str};
+		return call($f, lock => $lock, inst => $inst, token => random_own_token($lock, $tame), chance(90) ? (successor => $successor) : ());
+	}
+	if ($f eq 'observe')
+	{
+		my $known = chance(50) ? random_own_token($lock, $tame) : undef;
+		return call($f, lock => $lock, known => $known, chance(25) ? (wait => random_wait($tame)) : ());
+	}
+	return call($f, lock => $lock, inst => $inst, token => random_own_token($lock, $tame)) if $f eq 'keep_alive';
+	return call($f, lock => $lock, chance(80) ? (immediately => chance(60) ? 1 : $tame || chance(90) ? 0 : undef) : ()) if $f eq 'revoke';
+	return call($f, lock => $lock) if $f eq 'request_resign';
+	return call($f, lock => $lock, inst => $inst, token => random_token($lock, $tame)) if $f =~ /^(renew|guard|is_leader)$/;
 	return call('leader', lock => $lock) if $f eq 'leader';
 	return call('token', lock => $lock, inst => $inst) if $f eq 'token';
 	return call('sweep', ms => pick(0, 0, 0, 86_400_000, $tame ? () : (86_400_001, -1, undef, $MAX, $MIN))) if $f eq 'sweep';
@@ -244,10 +336,10 @@ sub random_calls_of_one
 {
 	my ($s, $may_be_short) = @_;
 	my $op = random_call($s, $may_be_short);
-	return $op if $op->{f} !~ /^(acquire|renew|release)$/ || !chance(20);
+	return $op if $op->{f} !~ /^(acquire|campaign|renew|release|transfer)$/ || !chance(20);
 	my $guard = call('guard', lock => $op->{lock}, inst => $op->{inst},
-		token => $op->{f} eq 'acquire' || chance(70) ? 'none' : $op->{token});
-	return chance($op->{f} eq 'release' ? 80 : 20) ? ($guard, $op) : ($op, $guard);
+		token => $op->{f} =~ /^(acquire|campaign)$/ || chance(70) ? 'none' : $op->{token});
+	return chance($op->{f} =~ /^(release|transfer)$/ ? 80 : 20) ? ($guard, $op) : ($op, $guard);
 }
 
 sub random_name_call
@@ -280,7 +372,7 @@ sub of_calls
 
 my $view_op = {
 	f => 'view',
-	sql => 'SELECT id, leader_id, token, lease_ms, renewals, state, leader_role, renewed_at IS NULL, remaining_ms, expires_at > created_at FROM leader_lease'
+	sql => 'SELECT id, leader_id, token, lease_ms, renewals, state, leader_role, renewed_at IS NULL, remaining_ms, expires_at > created_at, info FROM leader_lease'
 };
 
 my $info_op = {
@@ -311,7 +403,7 @@ sub random_do
 		{
 			push @ops, $op;
 			push @sql, "RAISE NOTICE '%', $op->{sql};";
-			if ($op->{f} eq 'acquire' && ($op->{ms} // 0) >= 1 && $op->{ms} <= $SHORT_MS && defined $op->{lock})
+			if ($op->{f} =~ /^(acquire|campaign)$/ && ($op->{ms} // 0) >= 1 && $op->{ms} <= $SHORT_MS && defined $op->{lock})
 			{
 				# longer than such a lease can last
 				push @ops, {f => 'expire', lock => $op->{lock}, max_ms => $SHORT_MS};
@@ -458,6 +550,12 @@ sub show
 	return 'the token of term ' . $value->{term}{seq} if $value->{term};
 	return join(', ', map { "$_: $value->{view}{$_}{term}{inst} $value->{view}{$_}{state} $value->{view}{$_}{renewals}" } sort keys %{$value->{view}}) || 'no row'
 	  if $value->{view};
+	return '(' . join(', ', map { show($_) } @{$value->{row}}) . ')' if $value->{row};
+	if (exists $value->{left})
+	{
+		return ($value->{maybe_less} ? '0 or ' : '') . join(' to ', bounds_of_left($value));
+	}
+	return 'any of ' . join(', ', map { show($_) } @{$value->{any_of}}) if $value->{any_of};
 	return join(' ', keys %{$value});
 }
 
@@ -493,10 +591,86 @@ sub failure
 	exit 1;
 }
 
-# What is wrong with a value, or nothing
+# The columns of a row as the server writes it
+sub parse_row
+{
+	my ($text) = @_;
+	my @columns;
+	return unless defined $text && $text =~ s/\A\((.*)\)\z/$1/s;
+	for (;;)
+	{
+		if    ($text =~ s/\A"((?:[^"]|"")*)"//s) { push @columns, $1 =~ s/""/"/gr =~ s/\\\\/\\/gr }
+		elsif ($text =~ s/\A([^,]+)//s)         { push @columns, $1 }
+		else                                    { push @columns, undef }
+		last unless $text =~ s/\A,//;
+	}
+	return $text eq '' ? \@columns : undef;
+}
+
+# How much of a time is left, in whole milliseconds, rounded either way
+sub bounds_of_left
+{
+	my ($value) = @_;
+	my $least = $value->{least} // 0;
+	return ($least, $least) unless $value->{left};
+	my ($lo, $hi) = Model::bounds($value->{left});
+	my $moment = $value->{moment};
+	return (max($least, int($lo - ($moment->{hi} // Model::now()) - 2)), max($least, int($hi - $moment->{lo} + 2)));
+}
+
+sub wrong_left
+{
+	my ($value, $got) = @_;
+	return 'no time' unless defined $got;
+	return if $value->{maybe_less} && $got == 0;
+	my ($least, $most) = bounds_of_left($value);
+	return $got >= $least && $got <= $most ? undef : "$got ms are not from $least to $most";
+}
+
+# A lease and 9/10 of a wait that has begun since, and ended at, these moments
+sub wrong_valid
+{
+	my ($value, $got) = @_;
+	my ($since, $moment) = @{$value}{qw(since moment)};
+	my $least = $value->{valid} + int(max(0, 0.9 * ($moment->{lo} - ($since->{asleep} // $moment->{lo}) - 1)));
+	my $most = $value->{valid} + int(0.9 * ($moment->{hi} - $since->{lo}) + 1);
+	return defined $got && $got >= $least && $got <= $most ? undef : "is not valid from $least to $most ms";
+}
+
+# Was somebody waiting?
+sub wrong_awaited
+{
+	my ($value, $got) = @_;
+	my $moment = $value->{moment};
+	my ($surely, $maybe) = (0, $value->{awaited}{maybe});
+	foreach my $end (@{$value->{awaited}{ends}})
+	{
+		my ($lo, $hi) = Model::bounds($end);
+		$surely = 1 if $lo > $moment->{hi};
+		$maybe = 1 if $hi >= $moment->{lo};
+	}
+	return $got eq 't' ? $maybe || $surely ? undef : 'nobody waits' : $surely ? 'somebody waits' : undef;
+}
+
+sub wrong_row
+{
+	my ($expected, $got, $moment) = @_;
+	my $columns = parse_row($got) or return 'not a row';
+	return 'another number of columns' if @{$columns} != @{$expected};
+	# to learn a token comes last
+	my @order = sort { (ref $expected->[$a] && $expected->[$a]{term} ? 1 : 0) <=> (ref $expected->[$b] && $expected->[$b]{term} ? 1 : 0) } 0 .. $#{$expected};
+	foreach my $i (@order)
+	{
+		my $wrong = wrong_value($expected->[$i], $columns->[$i], $moment);
+		return "column $i: $wrong" if $wrong;
+	}
+	return;
+}
+
+# What is wrong with a value, or nothing.  moment is when it was found.
 sub wrong_value
 {
-	my ($expected, $got) = @_;
+	my ($expected, $got, $moment) = @_;
 	if (!ref $expected)
 	{
 		return ($expected // "\0") eq ($got // "\0") ? undef : 'another value';
@@ -506,6 +680,20 @@ sub wrong_value
 		return 'no token' unless defined $got;
 		return $model->learn($expected->{term}, $got);
 	}
+	return wrong_row($expected->{row}, $got, $moment) if $expected->{row};
+	if ($expected->{any_of})
+	{
+		my @wrong;
+		foreach my $one (@{$expected->{any_of}})
+		{
+			my $wrong = wrong_value($one, $got, $moment) or return;
+			push @wrong, $wrong;
+		}
+		return join(', ', @wrong);
+	}
+	return wrong_left({%{$expected}, moment => $moment}, $got) if exists $expected->{left};
+	return wrong_valid({%{$expected}, moment => $moment}, $got) if exists $expected->{valid};
+	return wrong_awaited({%{$expected}, moment => $moment}, $got) if exists $expected->{awaited};
 	if (exists $expected->{instance})
 	{
 		my $prefix = defined $expected->{instance} ? quotemeta("$expected->{instance}:") : '';
@@ -516,11 +704,11 @@ sub wrong_value
 
 sub wrong_view
 {
-	my ($expected, $rows) = @_;
+	my ($expected, $rows, $moment) = @_;
 	return scalar(@{$rows}) . ' rows' if @{$rows} != keys %{$expected};
 	foreach my $row (@{$rows})
 	{
-		my ($id, $leader, $token, $ms, $renewals, $state, $role, $never, $remaining, $ordered) = @{$row};
+		my ($id, $leader, $token, $ms, $renewals, $state, $role, $never, $remaining, $ordered, $info) = @{$row};
 		my $e = $expected->{$id} or return "a row for lock $id";
 		my $t = $e->{term};
 		return "another row for lock $id"
@@ -529,9 +717,8 @@ sub wrong_view
 		# the clock is read before the row is written, which may take longer than
 		# a short lease
 		return "an end before the start for lock $id" if $ordered ne 't' && $ms > $SHORT_MS;
-		return "time $remaining for lock $id"
-		  if $state eq 'live' ? $remaining <= 0 || $remaining > $ms * 11 / 10 : $remaining != 0;
-		my $wrong = $model->learn($t, $token);
+		return "another info for lock $id" if ($info // "\0") ne ($t->{info} // "\0");
+		my $wrong = wrong_left({left => $e->{left}, moment => $moment}, $remaining) // $model->learn($t, $token);
 		return $wrong if $wrong;
 	}
 	return;
@@ -546,8 +733,15 @@ sub wrong_answer
 	return "transaction status should be $outcome->{status}" if $outcome->{status} ne $answer->{status};
 	if ($stmt->{kind} ne 'control')
 	{
-		my $warnings = grep { $_ eq '25P01' } @{$answer->{warnings}};
+		my $warnings = grep { $_->{sqlstate} eq '25P01' } @{$answer->{warnings}};
 		return "$warnings warnings of a guard without work" if $warnings != $outcome->{warns};
+		my @left = map { $_->{message} =~ /believe so for another (\d+) ms/ ? $1 : () } @{$answer->{warnings}};
+		return @left . ' warnings of a leader who may not know' if @left != @{$outcome->{warned}};
+		foreach my $i (0 .. $#left)
+		{
+			my $wrong = wrong_left({left => $outcome->{warned}[$i], moment => $outcome->{moment}}, $left[$i]);
+			return "a warning: $wrong" if $wrong;
+		}
 	}
 	return 'another tag' if defined $outcome->{tag} && $outcome->{tag} ne $answer->{tag};
 
@@ -555,7 +749,7 @@ sub wrong_answer
 	return if defined $outcome->{error} && $stmt->{kind} ne 'do';
 	if (@values == 1 && ref $values[0] && $values[0]{view})
 	{
-		return wrong_view($values[0]{view}, $answer->{rows});
+		return wrong_view($values[0]{view}, $answer->{rows}, $outcome->{moment});
 	}
 	if (@values == 1 && ref $values[0] && exists $values[0]{info})
 	{
@@ -567,7 +761,7 @@ sub wrong_answer
 	return 'another number of values' if @got != @values;
 	foreach my $i (0 .. $#values)
 	{
-		my $wrong = wrong_value($values[$i], $got[$i]);
+		my $wrong = wrong_value($values[$i], $got[$i], $outcome->{moment});
 		return "value $i: $wrong" if $wrong;
 	}
 	return;
@@ -588,13 +782,16 @@ sub send_statement
 	return;
 }
 
-my %stmt_of;    # what a session does just now
+my %stmt_of;        # what a session does just now
+my $woken_since;    # when the latest step began, which may wake others
+my @woken;          # who has been woken and is to be looked after
 
 # A session is done: collect and compare.
 sub collect
 {
 	my ($s, $outcome) = @_;
 	my $answer = $sessions[$s]->collect($PATIENCE);
+	$outcome->{moment}{hi} = Model::now();
 	my $wrong = wrong_answer($stmt_of{$s}, $outcome, $answer);
 	failure($s, show_outcome($outcome) . " [$outcome->{status}]", show_answer($answer) . " ($wrong)") if $wrong;
 	note($s, '  -- ' . show_outcome($outcome));
@@ -622,11 +819,101 @@ sub confirm_wait
 	return;
 }
 
+# A session sleeps until it is woken or its wait_ms is over: look whether it
+# really does.
+sub confirm_sleep
+{
+	my ($s) = @_;
+	my $end = time() + $PATIENCE;
+	my $pid = $sessions[$s]->pid;
+	my $since = $model->{sessions}[$s]{stage}{since};
+	note($s, '  -- sleeps');
+	until ($sessions[$admin_index]->must(
+			"SELECT count(*) FROM pg_stat_activity WHERE pid = $pid AND wait_event_type = 'Extension'")->[0][0])
+	{
+		my $answer = $sessions[$s]->peek(0.001);
+		failure($s, 'sleeps', show_answer($answer)) if $answer;
+		failure($s, 'sleeps', 'does not') if time() > $end;
+	}
+	$since->{hi} = $since->{asleep} = Model::now();
+	return;
+}
+
+# A short wait that nobody ends: its answer comes when it is over.
+sub sit_out
+{
+	my ($s) = @_;
+	my $session = $model->{sessions}[$s];
+	my $since = $session->{stage}{since};
+	my $over = $since->{lo} + $session->{stmt}{ops}[0]{wait};
+	my $answer = $sessions[$s]->peek($PATIENCE);
+	$since->{hi} = Model::now();
+	failure($s, 'waits until its time is over', show_answer($answer)) if $since->{hi} < $over;
+	follow($s, scalar $model->resume($s, $over, 1));
+	return;
+}
+
+# Who sleeps must not have an answer now.
+sub check_asleep
+{
+	foreach my $s ($model->sleepers)
+	{
+		my $answer = $sessions[$s]->peek(0);
+		failure($s, 'sleeps', show_answer($answer)) if $answer;
+	}
+	return;
+}
+
+# Wait for the first answer of several sessions.
+sub first_to_answer
+{
+	my (@candidates) = @_;
+	my $end = time() + $PATIENCE;
+	for (;;)
+	{
+		foreach my $s (@candidates)
+		{
+			return $s if $sessions[$s]->peek(0.001);
+		}
+		failure($candidates[0], 'one of these is elected: ' . join(' ', @candidates), 'nobody is') if time() > $end;
+	}
+}
+
+# Go on with those who sleep and have a reason to wake up.  Of several who want
+# to lead a lock one does, and its answer tells which; who only observes may see
+# the lock before that or after.
+sub settle_sleepers
+{
+	my %seen;
+	while (my @ready = grep { $model->is_ready($_) } $model->sleepers)
+	{
+		my @candidates = grep { $model->{sessions}[$_]{stmt}{ops}[0]{f} eq 'campaign' } @ready;
+		if (@candidates)
+		{
+			my $lock = $model->{sessions}[$candidates[0]]{sleeps}{lock};
+			foreach my $s (grep { $model->{sessions}[$_]{sleeps}{lock} eq $lock } @ready)
+			{
+				push @{$seen{$s}}, $model->answer_now($s) if $model->{sessions}[$s]{stmt}{ops}[0]{f} eq 'observe';
+			}
+			@candidates = grep { $model->{sessions}[$_]{sleeps}{lock} eq $lock } @candidates;
+		}
+		my $s = @candidates > 1 ? first_to_answer(@candidates) : @candidates ? $candidates[0] : $ready[0];
+		note($s, '  -- wakes up');
+		my $outcome = $model->resume($s, $woken_since);
+		remember_begun($s);
+		$outcome->{values} = [{any_of => [@{$seen{$s}}, @{$outcome->{values}}]}] if $seen{$s};
+		collect($s, $outcome);
+		push @woken, $s;
+	}
+	return;
+}
+
 # Wait until the lease of a term that this session sees has run out.
 sub await_end
 {
 	my ($s, $term) = @_;
 	my $end = time() + $PATIENCE;
+	$woken_since = Model::now();
 	while (defined $sessions[$s]->must("SELECT le_leader(@{[sql_int($term->{lock})]})")->[0][0])
 	{
 		failure($s, "term $term->{seq} of lock $term->{lock} runs out", 'it does not') if time() > $end;
@@ -649,8 +936,8 @@ sub look_after
 		my $row = $model->row($session, $term->{lock});
 		next unless $row && $row->{seq} == $term->{seq};
 		my $who = Model::is_own($session, $term->{lock}) ? $s : $admin_index;
-		my $rows = $sessions[$who]->must("SELECT token FROM leader_lease WHERE id = @{[sql_int($term->{lock})]}");
-		my $wrong = @{$rows} == 1 ? $model->learn($term, $rows->[0][0]) : 'no row';
+		my $rows = $sessions[$who]->must("SELECT token, leader_id FROM leader_lease WHERE id = @{[sql_int($term->{lock})]}");
+		my $wrong = @{$rows} != 1 ? 'no row' : $rows->[0][1] ne $term->{inst} ? "is of $rows->[0][1]" : $model->learn($term, $rows->[0][0]);
 		failure($s, "term $term->{seq} of lock $term->{lock}", $wrong) if $wrong;
 		await_end($who, $term) if $term->{ms} <= $SHORT_MS && $term->{live};
 	}
@@ -678,8 +965,9 @@ sub settle
 		else                            { push @done, [$s, $outcome] }
 	}
 	collect(@{$_}) foreach @done;
+	settle_sleepers();
 	confirm_wait(@{$_}) foreach @still;
-	look_after($_->[0]) foreach @done;
+	look_after($_) foreach splice(@woken), map { $_->[0] } @done;
 	return;
 }
 
@@ -688,7 +976,18 @@ sub follow
 {
 	my ($s, $outcome) = @_;
 	remember_begun($s);
-	if (!defined $outcome->{wait})
+	if (defined $outcome->{sleep})
+	{
+		if ($model->{sessions}[$s]{stmt}{ops}[0]{wait} < $LONG_MS)
+		{
+			sit_out($s);
+		}
+		else
+		{
+			confirm_sleep($s);
+		}
+	}
+	elsif (!defined $outcome->{wait})
 	{
 		collect($s, $outcome);
 		# what this one has begun is looked at when nobody runs any more
@@ -711,6 +1010,7 @@ sub execute
 	my ($s, $stmt) = @_;
 	$step++;
 	$stmt_of{$s} = $stmt;
+	$woken_since = Model::now();
 	my $outcome = $model->start($s, $stmt);
 	send_statement($s, $stmt);
 	follow($s, $outcome);
@@ -754,6 +1054,7 @@ sub execute_bounded
 	my $prefix = ($in_block ? 'SET LOCAL ' : 'SET ') . $setting;
 	note($s, "$prefix;");
 	$sessions[$s]->must($prefix);
+	$woken_since = Model::now();
 	$model->start($s, $stmt);
 	send_statement($s, $stmt);
 	follow($s, $model->interrupt($s, $sqlstate));
@@ -799,7 +1100,8 @@ sub lose_session
 	my $pid = $sessions[$s]->pid;
 	$step++;
 	note($s, "-- $how");
-	$model->counted($how, $model->is_waiting($s) ? 'waiting' : Model::status($model->{sessions}[$s]));
+	$model->counted($how, $model->{sessions}[$s]{sleeps} ? 'asleep' : $model->is_waiting($s) ? 'waiting' : Model::status($model->{sessions}[$s]));
+	$woken_since = Model::now();
 	if ($how eq 'terminate')
 	{
 		$sessions[$admin_index]->must("SELECT pg_terminate_backend($pid)");
@@ -820,6 +1122,7 @@ sub cancel
 	my ($s) = @_;
 	$step++;
 	note($s, '-- cancel');
+	$woken_since = Model::now();
 	$sessions[$s]->cancel;
 	follow($s, $model->interrupt($s, '57014'));
 	return;
@@ -829,6 +1132,7 @@ sub cancel
 
 sub end_all
 {
+	cancel($_) foreach $model->sleepers;
 	for (;;)
 	{
 		my @open = grep { $model->{sessions}[$_]{block} && !$model->is_waiting($_) } 0 .. $#sessions;
@@ -866,7 +1170,8 @@ sub check_all
 sub grant
 {
 	$sessions[$admin_index]->must($_) foreach
-	  'GRANT EXECUTE ON FUNCTION le_try_acquire, le_renew, le_release, le_is_leader, le_leader, le_token, le_guard, le_sweep, le_info, le_leases TO app, other',
+	  'GRANT EXECUTE ON FUNCTION le_try_acquire, le_renew, le_release, le_is_leader, le_leader, le_token, le_guard, le_sweep, le_info, le_leases, le_transfer, le_campaign, le_keep_alive, le_observe TO app, other',
+	  'GRANT EXECUTE ON FUNCTION le_request_resign, le_revoke TO app',
 	  'GRANT SELECT ON leader_lease TO app, other';
 	return;
 }
@@ -919,6 +1224,32 @@ sub is_simple
 	return @{$stmt->{ops}} == 1 && ($session->{waits}{terms} ? @guards == 1 : $session->{block} || !@guards);
 }
 
+# With others asleep nothing must happen to their lock that they may or may not
+# see: no two steps in one, no term that runs out at once, and nobody who waits
+# for the lock itself.
+sub may_be_among_sleepers
+{
+	my ($s, $stmt, $copy, $outcome) = @_;
+	my @sleepers = grep { $_ != $s } $copy->sleepers;
+	my %of_sleeper = map { $copy->{sessions}[$_]{sleeps}{lock} => 1 } @sleepers;
+	return 0 if @sleepers && @{$stmt->{ops}} > 1 && grep { $_->{f} eq 'sweep' || defined $_->{lock} && $of_sleeper{$_->{lock}} } @{$stmt->{ops}};
+	return 0 if grep { $_->{ms} <= $SHORT_MS && $of_sleeper{$_->{lock}} } @{$copy->{begun}};
+	if (defined $outcome->{wait})
+	{
+		return 0 if @sleepers && (!is_simple($copy->{sessions}[$s], $stmt) || $of_sleeper{$outcome->{wait}});
+	}
+	if (defined $outcome->{sleep})
+	{
+		return 0 if @{$stmt->{ops}} > 1 || $stmt->{kind} ne 'select' || @sleepers > 1;
+		foreach my $w ($copy->waiting)
+		{
+			my $other = $copy->{sessions}[$w];
+			return 0 if !is_simple($other, $other->{stmt}) || $other->{waits}{lock} eq $outcome->{sleep};
+		}
+	}
+	return 1;
+}
+
 # May a statement that will wait do so?  What is woken runs side by side with
 # others that are, and then what one does must not show in what another is
 # told; and beside the one that wakes it, which may not yet have let go of all
@@ -929,7 +1260,7 @@ sub may_wait
 	my ($stmt, $session) = @_;
 	my $lock = $session->{waits}{lock};
 	my @waiting = $model->waiting;
-	return 0 if grep { $_->{f} =~ /^(acquire|sweep)$/ } @{$stmt->{ops}}[$session->{pc} + 1 .. $#{$stmt->{ops}}];
+	return 0 if grep { $_->{wait} || $_->{f} =~ /^(acquire|campaign|sweep)$/ } @{$stmt->{ops}}[$session->{pc} + 1 .. $#{$stmt->{ops}}];
 	return 1 unless @waiting;
 	return 0 unless is_simple($session, $stmt);
 	foreach my $w (@waiting)
@@ -937,7 +1268,7 @@ sub may_wait
 		my $other = $model->{sessions}[$w];
 		return 0 unless is_simple($other, $other->{stmt});
 		next if $other->{waits}{lock} ne $lock;
-		return 0 if grep { $_->{waits}{mode} ne 'share' || $_->{stmt}{ops}[0]{f} eq 'acquire' } $session, $other;
+		return 0 if grep { $_->{waits}{mode} ne 'share' || $_->{stmt}{ops}[0]{f} =~ /^(acquire|campaign)$/ } $session, $other;
 	}
 	return 1;
 }
@@ -949,10 +1280,14 @@ sub rehearse
 	my ($s, $stmt) = @_;
 	# of all others only a commit of a guarded transaction can wait
 	return {} if $stmt->{kind} eq 'control' && ($stmt->{ops}[0]{f} ne 'commit' || !Model::guards($model->{sessions}[$s]));
+	# a hold that short is over by now, unless its term begins just now
+	sleep 0.004 if grep { ($_->{hold} // 0) =~ /^[1-3]$/ } @{$stmt->{ops}};
 	my $copy = dclone($model);
 	my ($is_default) = grep { $_->{is_default} } @{$stmt->{ops}};
 	$copy->{begun} = [];
 	my $outcome = $copy->start($s, $stmt);
+	return if $copy->{ambiguous};
+	return unless may_be_among_sleepers($s, $stmt, $copy, $outcome);
 	if (defined $outcome->{wait})
 	{
 		return unless may_wait($stmt, $copy->{sessions}[$s]);
@@ -1036,17 +1371,34 @@ sub scene
 	return;
 }
 
+# Make a lock vacant that nobody waits for and holds.
+sub vacate_one
+{
+	my ($lock) = grep { !defined $model->blocker($admin_index, $_, 'exclusive') && !$model->sleepers($_) } shuffle(@locks);
+	return unless defined $lock;
+	my $row = $model->{committed}{$lock};
+	return $lock unless $row && Model::rests($row);
+	if ($row->{live})
+	{
+		execute($admin_index, of_calls('select', call('release', lock => $lock, inst => instance_of($row))));
+		return $lock;
+	}
+	execute($admin_index, of_calls('select', call('revoke', lock => $lock, immediately => 1))) if $row->{bars};
+	# nobody is banned who has been followed
+	my $next = {sql => q{'next'}, str => 'next'};
+	execute($admin_index, of_calls('select', call('acquire', lock => $lock, inst => $next, ms => 3_600_000)));
+	execute($admin_index, of_calls('select', call('release', lock => $lock, inst => $next)));
+	return $lock;
+}
+
 # A lease runs out under the transactions that are guarded for it, perhaps
 # while one of them waits in its commit.  Nobody else may do anything until
 # then, and what must be done while it is live is left out if time is short.
 sub run_out
 {
-	my ($lock) = grep { !defined $model->blocker($admin_index, $_, 'exclusive') } shuffle(@locks);
+	my $lock = vacate_one();
 	return unless defined $lock;
 	my $inst = pick(@instances);
-	my $row = $model->{committed}{$lock};
-	execute($admin_index, of_calls('select', call('release', lock => $lock, inst => instance_of($row))))
-	  if $row && $row->{live};
 
 	my $sent = time();
 	my $hurry = sub { return time() - $sent > $SCENE_MS / 2000 };
@@ -1079,17 +1431,102 @@ sub run_out
 	return;
 }
 
+# What a row rests on ends by itself, and whoever sleeps until then wakes up, not
+# sooner.
+sub let_end
+{
+	my ($row, $what) = @_;
+	my ($lo, $hi) = Model::bounds($what eq 'live' ? $model->end_of_term($row) : $row->{"${what}_end"});
+	my $is_early = sub { return Model::now() < $lo };
+	while ($is_early->())
+	{
+		my @early = grep { $sessions[$_]->peek(0.001) } $model->sleepers($row->{lock});
+		failure($early[0], 'sleeps', show_answer($sessions[$early[0]]->peek(0))) if @early && $is_early->();
+		sleep 0.001;
+	}
+	sleep max(0, $hi + 2 - Model::now()) / 1000;
+	$woken_since = $lo;
+	$model->expire($row, $what);
+	note($admin_index, "  -- $row->{inst} on lock $row->{lock}: $what is over");
+	settle();
+	return;
+}
+
+# A lease, a hold, a revocation and a ban end by themselves, and some wait for
+# that.  As with run_out(), nobody else does anything.
+sub time_passes
+{
+	my $lock = vacate_one();
+	return unless defined $lock;
+	my ($inst, @others) = shuffle(@instances);
+	my $sent = time();
+	my $hurry = sub { return time() - $sent > $SCENE_MS / 2000 };
+	my $execute = sub { execute($_[0], of_calls('select', call($_[1], lock => $lock, @_[2 .. $#_]))) };
+	$execute->($admin_index, 'acquire', inst => $inst, ms => $SCENE_MS);
+	my $how = pick(qw(lease hold hold revoke revoke revoke_now transfer));
+	$execute->($admin_index, 'renew', inst => $inst) if chance(50);
+	return run_down($lock) if $hurry->();
+	$execute->($admin_index, 'release', inst => $inst, hold => $SCENE_MS) if $how eq 'hold';
+	$execute->($admin_index, 'revoke') if $how eq 'revoke';
+	$execute->($admin_index, 'revoke', immediately => 1) if $how eq 'revoke_now';
+	$execute->($admin_index, 'transfer', inst => $inst, token => $model->{committed}{$lock}{token}, successor => $others[0])
+	  if $how eq 'transfer';
+
+	foreach my $s (grep { !$model->{sessions}[$_]{block} } shuffle(free_sessions()))
+	{
+		last if chance(35) || $hurry->();
+		my $wants = chance(70);
+		try_to_execute($s, of_calls('select', $wants
+				? call('campaign', lock => $lock, inst => pick($inst, @others), ms => 3_600_000,
+					wait => pick(1 + int(rand(20)), $LONG_MS, $LONG_MS), priority => int(rand(3)))
+				: call('observe', lock => $lock, known => $model->{committed}{$lock}{token}, wait => $LONG_MS)));
+	}
+	$execute->($admin_index, pick('campaign', 'acquire'), inst => $inst, ms => 3_600_000) if chance(50) && !$hurry->();
+	$execute->($admin_index, 'observe') unless $hurry->();
+	run_down($lock);
+	return;
+}
+
+# Until nothing rests on the row of a lock, or somebody has begun a long term
+sub run_down
+{
+	my ($lock) = @_;
+	for (;;)
+	{
+		my $row = $model->{committed}{$lock} or return;
+		my ($what) = grep { $row->{$_} } qw(live bars bans);
+		return if !defined $what || $row->{ms} > $SCENE_MS;
+		let_end($row, $what);
+	}
+}
+
+# A ban of a minute would end when it likes: somebody else leads before.
+sub end_bans
+{
+	my $soon = Model::now() + 20_000;
+	foreach my $row (grep { $_ && $_->{state} eq 'i' && $_->{bans} } values %{$model->{committed}})
+	{
+		next if (Model::bounds($row->{bans_end}))[0] > $soon || defined $model->blocker($admin_index, $row->{lock}, 'exclusive');
+		execute($admin_index, of_calls('select', call('acquire', lock => $row->{lock}, inst => {sql => q{'next'}, str => 'next'}, ms => 3_600_000)));
+	}
+	return;
+}
+
 sub one_step
 {
-	my @waiting = $model->waiting;
+	my @waiting = ($model->waiting, $model->sleepers);
 
+	check_asleep();
 	if (@waiting && chance(4))
 	{
 		my $s = pick(@waiting);
+		return lose_session($s, 'disconnect') if $model->{sessions}[$s]{sleeps} && chance(5);
 		return chance(60) ? cancel($s) : lose_session($s, 'terminate');
 	}
 	return scene() if chance(1);
-	return run_out() if chance(0.3);
+	end_bans();
+	return run_out() if chance(0.2);
+	return time_passes() if chance(0.2);
 	my $s = pick(free_sessions());
 	return lose_session($s, chance(80) ? 'disconnect' : 'terminate') if chance(0.6);
 
