@@ -141,9 +141,6 @@ campaign_wait(const LeCaller *caller, LeBid *bid, TimestampTz until,
 		le_lease_acquire(caller, bid, answer);
 		if (answer->leads)
 			return;
-
-		/* not before: who leads already does not wait for himself */
-		le_entry_await(&caller->key, until);
 		le_waiters_bar(answer->barred ? answer->free_at : 0);
 		if (answer->now < answer->free_at)
 		{
