@@ -1281,8 +1281,10 @@ sub rehearse
 	# of all others only a commit of a guarded transaction can wait
 	return {} if $stmt->{kind} eq 'control' && ($stmt->{ops}[0]{f} ne 'commit' || !Model::guards($model->{sessions}[$s]));
 	# a hold that short is over by now, unless its term begins just now
-	sleep 0.004 if grep { ($_->{hold} // 0) =~ /^[1-3]$/ } @{$stmt->{ops}};
+	my $is_short = grep { ($_->{hold} // 0) =~ /^[1-3]$/ } @{$stmt->{ops}};
+	sleep 0.004 if $is_short;
 	my $copy = dclone($model);
+	$copy->{ambiguous} = 0;
 	my ($is_default) = grep { $_->{is_default} } @{$stmt->{ops}};
 	$copy->{begun} = [];
 	my $outcome = $copy->start($s, $stmt);
@@ -1290,7 +1292,7 @@ sub rehearse
 	return unless may_be_among_sleepers($s, $stmt, $copy, $outcome);
 	if (defined $outcome->{wait})
 	{
-		return unless may_wait($stmt, $copy->{sessions}[$s]);
+		return if $is_short || !may_wait($stmt, $copy->{sessions}[$s]);
 		$outcome->{is_simple} = is_simple($copy->{sessions}[$s], $stmt);
 		$outcome->{at_commit} = defined $copy->{sessions}[$s]{waits}{terms};
 	}
