@@ -1241,6 +1241,7 @@ sub may_be_among_sleepers
 	if (defined $outcome->{sleep})
 	{
 		return 0 if @{$stmt->{ops}} > 1 || $stmt->{kind} ne 'select' || @sleepers > 1;
+		return 0 if $stmt->{ops}[0]{is_default} || ($stmt->{ops}[0]{ms} // $LONG_MS) <= $SHORT_MS;
 		foreach my $w ($copy->waiting)
 		{
 			my $other = $copy->{sessions}[$w];
