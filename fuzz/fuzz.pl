@@ -614,7 +614,7 @@ sub bounds_of_left
 	my $least = $value->{least} // 0;
 	return ($least, $least) unless $value->{left};
 	my ($lo, $hi) = Model::bounds($value->{left});
-	my $moment = $value->{moment};
+	my $moment = $value->{moment} // {lo => Model::now()};
 	return (max($least, int($lo - ($moment->{hi} // Model::now()) - 2)), max($least, int($hi - $moment->{lo} + 2)));
 }
 
@@ -1242,6 +1242,9 @@ sub may_be_among_sleepers
 	{
 		return 0 if @{$stmt->{ops}} > 1 || $stmt->{kind} ne 'select' || @sleepers > 1;
 		return 0 if $stmt->{ops}[0]{is_default} || ($stmt->{ops}[0]{ms} // $LONG_MS) <= $SHORT_MS;
+		# two of one name are one leader, and the second would be told of the first
+		my $inst = $stmt->{ops}[0]{inst};
+		return 0 if $inst && grep { $_ != $s && $copy->{sessions}[$_]{stmt}{ops}[0]{inst}{str} eq $inst->{str} } $copy->candidates($outcome->{sleep});
 		foreach my $w ($copy->waiting)
 		{
 			my $other = $copy->{sessions}[$w];
