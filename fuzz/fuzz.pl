@@ -614,7 +614,7 @@ sub bounds_of_left
 	my $least = $value->{least} // 0;
 	return ($least, $least) unless $value->{left};
 	my ($lo, $hi) = Model::bounds($value->{left});
-	my $moment = $value->{moment};
+	my $moment = $value->{moment} // {lo => Model::now()};
 	return (max($least, int($lo - ($moment->{hi} // Model::now()) - 2)), max($least, int($hi - $moment->{lo} + 2)));
 }
 
@@ -1241,6 +1241,10 @@ sub may_be_among_sleepers
 	if (defined $outcome->{sleep})
 	{
 		return 0 if @{$stmt->{ops}} > 1 || $stmt->{kind} ne 'select' || @sleepers > 1;
+		return 0 if $stmt->{ops}[0]{is_default} || ($stmt->{ops}[0]{ms} // $LONG_MS) <= $SHORT_MS;
+		# two of one name are one leader, and the second would be told of the first
+		my $inst = $stmt->{ops}[0]{inst};
+		return 0 if $inst && grep { $_ != $s && $copy->{sessions}[$_]{stmt}{ops}[0]{inst}{str} eq $inst->{str} } $copy->candidates($outcome->{sleep});
 		foreach my $w ($copy->waiting)
 		{
 			my $other = $copy->{sessions}[$w];
@@ -1281,8 +1285,10 @@ sub rehearse
 	# of all others only a commit of a guarded transaction can wait
 	return {} if $stmt->{kind} eq 'control' && ($stmt->{ops}[0]{f} ne 'commit' || !Model::guards($model->{sessions}[$s]));
 	# a hold that short is over by now, unless its term begins just now
-	sleep 0.004 if grep { ($_->{hold} // 0) =~ /^[1-3]$/ } @{$stmt->{ops}};
+	my $is_short = grep { ($_->{hold} // 0) =~ /^[1-3]$/ } @{$stmt->{ops}};
+	sleep 0.004 if $is_short;
 	my $copy = dclone($model);
+	$copy->{ambiguous} = 0;
 	my ($is_default) = grep { $_->{is_default} } @{$stmt->{ops}};
 	$copy->{begun} = [];
 	my $outcome = $copy->start($s, $stmt);
@@ -1290,7 +1296,7 @@ sub rehearse
 	return unless may_be_among_sleepers($s, $stmt, $copy, $outcome);
 	if (defined $outcome->{wait})
 	{
-		return unless may_wait($stmt, $copy->{sessions}[$s]);
+		return if $is_short || !may_wait($stmt, $copy->{sessions}[$s]);
 		$outcome->{is_simple} = is_simple($copy->{sessions}[$s], $stmt);
 		$outcome->{at_commit} = defined $copy->{sessions}[$s]{waits}{terms};
 	}
