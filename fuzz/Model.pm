@@ -919,6 +919,7 @@ sub call_transfer
 	my $found = $self->term_to_end($s, $session, $op, $stage);
 	my $term = $found->{term} or return $found;
 	my $successor = $op->{successor}{str};
+	my $role = $term->{role};
 	if (!defined $successor)
 	{
 		my @waiting = grep { $_->{stmt}{ops}[0]{inst}{str} ne $term->{inst} } map { $self->{sessions}[$_] } $self->candidates($op->{lock});
@@ -926,11 +927,12 @@ sub call_transfer
 		$self->{ambiguous} = 1 if grep { $_->{stage}{barred} } @waiting;
 		return bool(0) unless @waiting;
 		$successor = $waiting[0]{stmt}{ops}[0]{inst}{str};
+		$role = role($waiting[0]);
 		$self->counted('transfer', 'to the first');
 	}
 	$self->mark($op->{lock});
 	$self->end_term($session, $term, 1);
-	$self->write_term($session, lock => $op->{lock}, inst => $successor, ms => $term->{ms}, role => $term->{role});
+	$self->write_term($session, lock => $op->{lock}, inst => $successor, ms => $term->{ms}, role => $role);
 	return bool(1);
 }
 
@@ -961,11 +963,13 @@ sub call_revoke
 	my $row = $self->row($session, $lock);
 	my $end = $self->end_of($row);
 	my $ban = ban_of($row->{ms});
-	push @{$session->{warned}}, $end if $op->{immediately} && $row->{state} ne 'h';
+	my $lifts = $row->{state} eq 'h';    # and bars nobody
+	push @{$session->{warned}}, $end if $op->{immediately} && !$lifts;
 	$self->end_term($session, $row);
 	$self->write_row(
-		$session, lock => $lock, inst => $row->{inst}, role => $row->{role}, ms => $row->{ms}, bans => 1,
-		$op->{immediately}
+		$session, lock => $lock, inst => $row->{inst}, role => $row->{role}, ms => $lifts ? 1 : $row->{ms}, bans => !$lifts,
+		$lifts ? (state => 'i')
+		: $op->{immediately}
 		? (state => 'i', bans_end => {moments => [$session->{moment}], plus => $ban})
 		: (state => 'r', bars => 1, bars_end => $end, bans_end => {%{$end}, plus => $end->{plus} + $ban}));
 	return bool(1);
@@ -1019,6 +1023,7 @@ sub call_sweep
 		$session->{made} = 1;
 		$deleted++;
 	}
+	return value($deleted) if $op->{ms} != 0;
 	foreach my $lock (keys %{$self->{entry}})
 	{
 		delete $self->{entry}{$lock} if is_over($self->{entry}{$lock});
