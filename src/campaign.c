@@ -122,6 +122,7 @@ campaign_wait(const LeCaller *caller, LeBid *bid, TimestampTz until,
 {
 	TimestampTz my_turn = 0;	/* at the vacancy that we see; 0: none */
 	int64		again = AGAIN_MIN;
+	bool		woken = false;
 
 	for (;;)
 	{
@@ -138,11 +139,15 @@ campaign_wait(const LeCaller *caller, LeBid *bid, TimestampTz until,
 			my_turn = 0;
 			next = answer->free_at;
 		}
-		else if (my_turn == 0)
+		else if (my_turn == 0 || woken)
 		{
-			my_turn = answer->now +
-				Min(le_waiters_before_me(answer->now) * TURN_OF_NEXT,
-					TURN_OF_LAST);
+			TimestampTz turn = answer->now +
+			Min(le_waiters_before_me(answer->now) * TURN_OF_NEXT,
+				TURN_OF_LAST);
+
+			/* woken: it may be another vacancy, and nobody before us now */
+			my_turn = (my_turn == 0) ? turn : Min(my_turn, turn);
+			woken = false;
 			again = AGAIN_MIN;
 			next = my_turn;
 		}
@@ -159,7 +164,8 @@ campaign_wait(const LeCaller *caller, LeBid *bid, TimestampTz until,
 			continue;			/* our turn has come */
 		if (until <= answer->now)
 			return;
-		if (wait_sleep(answer->now, Min(next, until)) && answer->busy)
+		woken = wait_sleep(answer->now, Min(next, until));
+		if (woken && answer->busy)
 			my_turn = 0;		/* rolled back: a new vacancy, in turn again */
 		bid->only_looks = (my_turn == 0 ||
 						   le_clock_now(le_epoch_current()) < my_turn);
