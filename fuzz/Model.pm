@@ -950,6 +950,7 @@ sub call_revoke
 	my ($self, $s, $session, $op, $stage) = @_;
 	my $lock = $op->{lock};
 	return error('25001') if in_block($session);
+	$session->{immediate} = 1;
 	my $applies = sub {
 		my $row = $self->row($session, $lock);
 		return $row && ($op->{immediately} ? $self->end_of($row) : $row->{live});

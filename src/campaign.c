@@ -173,7 +173,9 @@ campaign_wait(const LeCaller *caller, LeBid *bid, TimestampTz until,
 			continue;			/* our turn has come */
 		if (until <= answer->now)
 			return;
-		le_entry_await(caller, until);
+		if (answer->leader.token == 0 ||
+			strcmp(answer->leader.instance, caller->instance) != 0)
+			le_entry_await(&caller->key, until);
 		if (wait_sleep(answer->now, Min(next, until)) && answer->busy)
 			my_turn = 0;		/* rolled back: a new vacancy, in turn again */
 		bid->only_looks = (my_turn == 0 ||

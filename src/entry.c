@@ -241,19 +241,17 @@ le_entry_request_resign(const LeTerm *term, TimestampTz end,
 }
 
 /*
- * Somebody waits for the lock until then: the leader is told by its next
- * heartbeat.  Not if it has none yet, nor of another session of its own.
+ * Somebody else waits for the lock until then: the leader is told by its next
+ * heartbeat.  Not if there is no place yet, after a restart.
  */
 void
-le_entry_await(const LeCaller *caller, TimestampTz until)
+le_entry_await(const LeKey *key, TimestampTz until)
 {
-	LeEntry    *entry = le_store_find(&caller->key);
+	LeEntry    *entry = le_store_find(key);
 
 	if (entry == NULL)
 		return;
-	if (entry->token == 0 ||
-		!le_rule_names(caller, entry->leader_id, entry->token))
-		entry->awaited_until = Max(entry->awaited_until, until);
+	entry->awaited_until = Max(entry->awaited_until, until);
 	le_store_unlock(entry);
 }
 

@@ -514,7 +514,7 @@ extern void le_entry_reserve(const LeKey *key,
 							 LeReservation *before, const LeEpoch *epoch);
 extern void le_entry_request_resign(const LeTerm *term, TimestampTz end,
 									const LeEpoch *epoch);
-extern void le_entry_await(const LeCaller *caller, TimestampTz until);
+extern void le_entry_await(const LeKey *key, TimestampTz until);
 extern void le_entry_mark(const LeKey *key, LeEntry *copy);
 extern void le_entry_forget(const LeTerm *term, const LeReservation *before);
 extern void le_entry_confirm(const LeTerm *term);
