@@ -941,11 +941,31 @@ try_to_lead(Slot *slot)
  * ---------------------------------------------------------------------
  */
 
+/* Of some locks all contenders wait, of some none does, and of others some. */
+static int
+who_waits(const Slot *slot)
+{
+	const int	percent_of[] = {0, 100, 0, 60};
+
+	return percent_of[slot->lock % 4];
+}
+
+/*
+ * Where all wait they are few: somebody who has just come would find a lock
+ * that nobody was woken for.
+ */
+static bool
+only_observes(const Slot *slot)
+{
+	return who_waits(slot) == 100 && atoi(me + strcspn(me, "0123456789")) % 2 == 0;
+}
+
 static void
 begin_wait(Slot *slot, bool candidate, bool patient)
 {
 	Wait	   *wait = &slot->wait;
-	int			wait_ms = 1 + (int) chance(WAIT_MAX);
+	int			wait_ms = who_waits(slot) == 100 ?
+		WAIT_MAX / 2 + (int) chance(WAIT_MAX / 2) : 1 + (int) chance(WAIT_MAX);
 	char		known[32] = "NULL";
 	char		sql[512];
 
@@ -999,15 +1019,6 @@ waits_patiently(const Slot *slot)
 		slot->wait.lock == slot->lock;
 }
 
-/* Of some locks all contenders wait, of some none does, and of others some. */
-static int
-who_waits(const Slot *slot)
-{
-	const int	percent_of[] = {0, 100, 0, 60};
-
-	return percent_of[slot->lock % 4];
-}
-
 static void
 lead_on(Slot *slot)
 {
@@ -1054,7 +1065,8 @@ contend(Slot *slot)
 	else if (slot->token != 0 && (late || percent(50)))
 		heartbeat(slot);		/* by silence we do not know that it is over */
 	else if (percent(who_waits(slot)))
-		begin_wait(slot, percent(95), percent(80) || who_waits(slot) == 100);
+		begin_wait(slot, !only_observes(slot) && percent(95),
+				   percent(80) || who_waits(slot) == 100);
 	else
 		try_to_lead(slot);
 }
