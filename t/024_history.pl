@@ -314,10 +314,11 @@ subtest 'without a sweeper' => sub {
 sub run_out
 {
 	my ($id, $db) = @_;
-	$node->safe_psql($db, "SELECT le_try_acquire($id, 'node', 600)");
-	is($node->safe_psql($db, "SELECT le_renew($id, 'node')"), 't', 'a heartbeat');
-	my $end = $node->safe_psql($db,
-		"SELECT extract(epoch FROM expires_at) FROM leader_lease WHERE id = $id");
+	my ($begun, $renewed, $end) = split /\n/, $node->safe_psql($db, qq{
+		SELECT le_try_acquire($id, 'node', 600);
+		SELECT le_renew($id, 'node');
+		SELECT extract(epoch FROM expires_at) FROM leader_lease WHERE id = $id});
+	is("$begun$renewed", 'tt', 'a heartbeat');
 	return $end;
 }
 
@@ -364,10 +365,9 @@ subtest 'in a database that nobody calls' => sub {
 	my $noticed = $node->safe_psql('quiet', 'SELECT extract(epoch FROM clock_timestamp())');
 	is($node->safe_psql('quiet', "SELECT le_try_acquire(2, 'next')"),
 		't', 'noticed by a successor');
-	($late, $renewals, $least, $how) = ended(2, 'quiet', $noticed);
+	($late, $renewals, $least, $how) = ended(2, 'quiet', $end[1]);
 	is("$renewals $least $how", '-1 -1 expired', 'nothing is known any more');
-	cmp_ok($late, '<', 5, 'it has ended before it was noticed, or then');
-	cmp_ok($noticed - $end[1], '>', 0, 'which was later');
+	cmp_ok($late, '>=', $noticed - $end[1] - 0.001, 'nor when it has ended until it was noticed');
 	setting('memory_limit = 64MB');
 	setting('sweep_interval = 100ms');
 };
@@ -381,9 +381,9 @@ subtest 'a restart and a crash' => sub {
 		$id += 3;
 		foreach my $term ($renewed, $replaced, $swept)
 		{
-			is( sql("SELECT le_try_acquire($term, 'node', 1000)")
-				  . sql("SELECT le_renew($term, 'node')"),
-				'tt', 'a term');
+			is( sql("SELECT le_try_acquire($term, 'node', 1500)",
+					"SELECT le_renew($term, 'node')"),
+				"t\nt", 'a term');
 		}
 		elect('a term that has ended');
 		$node->stop($mode);
@@ -406,7 +406,7 @@ subtest 'a restart and a crash' => sub {
 		cmp_ok(sql('SELECT le_sweep(0)'), '>', 0, 'a sweep');
 		is( sql(qq{
 				SELECT ended_how, renewals IS NULL, least_left_ms IS NULL,
-					   abs(extract(epoch FROM ended) - $start - 1.1) < 0.05
+					   abs(extract(epoch FROM ended) - $start - 1.65) < 0.05
 				  FROM leader_history WHERE lock_id IN ($replaced, $swept)}),
 			"expired|t|t|t\nexpired|t|t|t",
 			'their leases could last so long');
