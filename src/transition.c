@@ -99,11 +99,22 @@ le_transition_begin(Relation rel, const LeCaller *caller, const LeBid *bid,
 	le_rule_grant(&row, state->now, grant);
 }
 
+/* Does a promotion's grace keep locks without a row from everybody? */
+static bool
+grace_runs(Relation rel, TimestampTz now, const LeEpoch *epoch)
+{
+	return now < le_rule_grace(epoch) &&
+		le_token_known_lineage(rel) != epoch->lineage;
+}
+
 /*
  * Nobody leads from the commit on; with a hold nobody may before the term that
  * ends here is that old.  It began by the lease clock, or, in an earlier epoch,
  * by the wall clock, which may be wrong: the hold does not last longer than it
  * would from now on.
+ *
+ * The row stays without a hold, too, while a promotion's grace runs: an
+ * operator has vouched for this lock, which is vacant only as long as it has one.
  */
 void
 le_transition_release(Relation rel, const LeKey *key, const LeState *state,
@@ -122,14 +133,14 @@ le_transition_release(Relation rel, const LeKey *key, const LeState *state,
 
 	end_note(rel, key, state, LE_RELEASED, epoch);
 	le_event_queue(key, "released");
-	if (end <= state->now)
+	if (end <= state->now && !grace_runs(rel, state->now, epoch))
 	{
 		le_table_delete(rel, &row);
 		return;
 	}
 	row_renew(rel, &row, state->now, epoch);
 	row.state = LE_STATE_HELD;
-	row.lease_ms = hold_ms;
+	row.lease_ms = Max(hold_ms, 1);
 	row.expires_at = end;
 	row.has_info = false;
 	le_table_update(rel, &row);

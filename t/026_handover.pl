@@ -291,6 +291,9 @@ subtest 'promotion' => sub {
 		'f', 'and all other locks wait', $standby);
 	query("SELECT le_transfer($live, 'b', le_token($live, 'b'), 'c'), le_try_acquire($free, 'b')",
 		't|f', 'also when that term is handed on', $standby);
+	query("SELECT le_release($now, 'b')", 't', 'a release', $standby);
+	query("SELECT le_try_acquire($now, 'b', $long), le_try_acquire($free, 'b')",
+		't|f', 'leaves that lock vacant, and the others not', $standby);
 	query("SELECT grace_remaining_ms > 0 FROM le_info()", 't', 'for the grace', $standby);
 	query("SELECT le_release($live, 'c', hold_ms => $short), le_try_acquire($live, 'b')",
 		't|f', 'or ended', $standby);
