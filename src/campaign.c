@@ -83,12 +83,14 @@ wait_begin(const LeCaller *caller, bool candidate, int priority,
 
 /*
  * Is there still a client to wait for?  It must not become the leader without
- * knowing.  Before the look, because this resets the latch.
+ * knowing.  Before the look, because this resets the latch.  (Where the system
+ * cannot tell, it is noticed when the answer is sent.)
  */
 static void
 wait_check_client(void)
 {
-	if (MyProcPort != NULL && !pq_check_connection())
+	if (MyProcPort != NULL && WaitEventSetCanReportClosed() &&
+		!pq_check_connection())
 	{
 		ClientConnectionLost = true;
 		InterruptPending = true;

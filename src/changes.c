@@ -247,6 +247,7 @@ change_log(const LeChange *change)
 		case LE_EXPIRED:
 			what = "expired";
 			break;
+		case LE_LIFTED:
 		case LE_SWEPT:
 			return;
 	}

@@ -39,6 +39,8 @@ static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
  *				durability	the commit waits for disk and standby
  *	end			guards		forgotten
  *				terms		logged, the memory of ended ones given back
+ *	released	waiters		woken, when the locks are gone (changes.c; by its
+ *							own callback)
  */
 static void
 transaction_callback(XactEvent event, void *arg)

@@ -55,8 +55,8 @@
  * THE LOCKS
  *
  * 1. The lock's heavyweight lock (LE_LOCK_LEASE).  A transition (begin, take
- *	  over, release, sweep) takes it exclusively and, once it has written the
- *	  row, keeps it to the end of its transaction.  Whoever writes an entry on
+ *	  over, release, transfer, revoke, sweep) takes it exclusively and, once it
+ *	  has written the row, keeps it to the end of its transaction.  Whoever writes an entry on
  *	  the row's behalf, or wants to believe that there is no row, holds it in
  *	  share mode for that moment.  A guarded transaction holds it in share mode
  *	  from its last look, at pre-commit, to its end.
@@ -397,8 +397,8 @@ typedef enum LeChangeKind
 	LE_TRANSFERRED,
 	LE_REVOKED,
 	LE_EXPIRED,					/* noticed by a successor or a sweep */
-	LE_SWEPT					/* a row is gone, or lifted, whose term had
-								 * ended before */
+	LE_LIFTED,					/* had ended, what was left of it is revoked */
+	LE_SWEPT					/* had ended, its row is gone */
 } LeChangeKind;
 
 /* ---------------------------------------------------------------------

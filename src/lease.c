@@ -356,8 +356,9 @@ lease_challenge(Relation rel, const LeCaller *caller, const LeBid *bid,
 /*
  * le_try_acquire, and each try of le_campaign: lead, or not, at once.
  *
- * Who waits is content with a look without locks as long as it tells that the
- * lock is not vacant; if it may be, and it is his turn, he challenges.
+ * A look without locks that tells that the lock is not vacant will do to refuse
+ * the caller, unless it leads by it.  If it may be vacant, and for who waits it
+ * is his turn, he challenges.
  */
 void
 le_lease_acquire(const LeCaller *caller, const LeBid *bid, LeAnswer *answer)
@@ -406,9 +407,8 @@ le_lease_acquire(const LeCaller *caller, const LeBid *bid, LeAnswer *answer)
 		if (bid->waits && (!state.found || state.row.copied))
 			known_lineage = le_token_known_lineage(rel);
 		answer_refuse(answer, caller, &state, known_lineage, epoch);
-		if (bid->waits ? !bid->only_looks && state.now >= answer->free_at :
-			answer->leader.token == 0 ||
-			le_rule_names(caller, answer->leader.instance, answer->leader.token))
+		if (state.now >= answer->free_at ? !bid->only_looks :
+			!bid->waits && le_rule_leads(caller, &state, epoch))
 			lease_challenge(rel, caller, bid, lease_ms, epoch, answer);
 	}
 

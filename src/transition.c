@@ -34,8 +34,9 @@ row_renew(Relation rel, LeRow *row, TimestampTz now, const LeEpoch *epoch)
 }
 
 /*
- * Note that the term of this row ends, or, if it had ended before, its row.
- * (One that came with a copied database is the original's, and may live on.)
+ * Note that the term of this row ends; or, if it had ended before, what was
+ * left of it, of which log and history know already.  (One that came with a
+ * copied database is the original's, and may live on.)
  */
 static void
 end_note(Relation rel, const LeKey *key, const LeState *state,
@@ -43,7 +44,8 @@ end_note(Relation rel, const LeKey *key, const LeState *state,
 {
 	if (state->row.state != LE_STATE_LIVE || state->row.copied)
 	{
-		le_change_ends(key, &state->row, LE_SWEPT);
+		le_change_ends(key, &state->row,
+					   how == LE_REVOKED ? LE_LIFTED : LE_SWEPT);
 		return;
 	}
 	le_change_ends(key, &state->row, how);

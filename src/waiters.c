@@ -255,8 +255,11 @@ le_waiters_wake(const LeKey *key, const char *instance, bool vacant)
 		if (!le_same_key(&place->key, key))
 			continue;
 		if (!place->candidate || strcmp(place->instance, instance) == 0)
-			place_wake(place);
-		if (!place->candidate || !vacant)
+		{
+			place_wake(place);	/* who may be banned is none of the first */
+			continue;
+		}
+		if (!vacant)
 			continue;
 
 		if (n_first < WAKE_FIRST)
