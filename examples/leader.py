@@ -36,8 +36,9 @@ def clock():
 
 
 def connect(dsn):
-    """A connection that is noticed in 5 s if it has died silently."""
-    return psycopg2.connect(dsn, connect_timeout=3, tcp_user_timeout=5000)
+    """A connection that is noticed in 5 s if it has died silently, also in a wait."""
+    return psycopg2.connect(dsn, connect_timeout=3, tcp_user_timeout=5000,
+                            keepalives_idle=2, keepalives_interval=1)
 
 
 def complain(error):
@@ -77,7 +78,7 @@ class Contender(threading.Thread):
         self.work_is_over.set()
         db = self.db
         if self.waits and db is not None:
-            db.cancel()
+            threading.Thread(target=db.cancel, daemon=True).start()     # it connects
         self.join(LEASE)
 
     # What runs in the thread.

@@ -627,7 +627,7 @@ sub answer
 	return row_value(
 		$op->{wait} ? 'elected in time' : 'elected', 't', {term => $term},
 		$op->{wait} ? {valid => $term->{ms}, since => $session->{stage}{since}} : $term->{ms},
-		$term->{inst}, int(length_of($term->{ms})), $resign);
+		$term->{inst}, undef, $resign);
 }
 
 # The heartbeat without the row.  undef: the entry cannot tell.

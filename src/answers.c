@@ -100,6 +100,7 @@ le_campaign(PG_FUNCTION_ARGS)
 	values[COL_ELECTED] = BoolGetDatum(answer.leads);
 	values[COL_RESIGN_REQUESTED] = BoolGetDatum(answer.leads && answer.grant.resign);
 	nulls[COL_TOKEN] = nulls[COL_VALID_FOR_MS] = !answer.leads;
+	nulls[COL_REMAINING_MS] = answer.leads; /* no second deadline to confuse */
 	if (answer.leads)
 	{
 		/* the client's clock may be the slower one by 1/12 */
@@ -109,8 +110,6 @@ le_campaign(PG_FUNCTION_ARGS)
 		values[COL_VALID_FOR_MS] =
 			Int64GetDatum(answer.grant.lease_ms + counted / 1000);
 		values[COL_LEADER_ID] = CStringGetTextDatum(caller.instance);
-		values[COL_REMAINING_MS] =
-			Int64GetDatum(le_rule_length(answer.grant.lease_ms) / 1000);
 	}
 	else
 	{

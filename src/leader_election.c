@@ -86,7 +86,7 @@ _PG_init(void)
 		return;
 
 	DefineCustomBoolVariable("leader_election.allow_in_transaction",
-							 "Lets le_try_acquire() begin a term inside a transaction block.",
+							 "Lets le_try_acquire() and le_campaign() begin a term inside a transaction block.",
 							 "The term then counts from COMMIT, and until then keeps the lock from everybody.",
 							 &le_allow_in_transaction,
 							 false, PGC_USERSET, 0, NULL, NULL, NULL);
