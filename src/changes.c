@@ -298,7 +298,8 @@ changes_finish(bool committed, SubTransactionId subid)
 	if (committed && le_standby_must_confirm())
 	{
 		confirmed = le_standby_has(XactLastCommitEnd);
-		if (!confirmed)
+		/* not wanted any more?  Now told: that is written under SyncRepLock */
+		if (!confirmed && le_standby_must_confirm())
 			begun_unconfirmed();
 	}
 

@@ -57,8 +57,11 @@ sub ask
 {
 	my ($sql) = @_;
 	my ($out, $err) = ('', '');
-	IPC::Run::run([ 'psql', '-XAtq', '-d', $pooled, '-f', '-' ],
-		'<', \$sql, '>', \$out, '2>', \$err);
+	my $file = "$dir/ask.sql";    # no pipe: who cannot connect does not read it
+	unlink $file;
+	append_to_file($file, $sql);
+	IPC::Run::run([ 'psql', '-XAtq', '-d', $pooled, '-f', $file ],
+		'<', \undef, '>', \$out, '2>', \$err);
 	$out =~ s/\n$//;
 	return $out . $err;
 }
