@@ -1,0 +1,88 @@
+/*-------------------------------------------------------------------------
+ *
+ * output.c
+ *	  Messages, as PostgreSQL's own programs write them: to stderr.
+ *
+ *-------------------------------------------------------------------------
+ */
+#define _GNU_SOURCE				/* vasprintf() */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "leaderctl.h"
+
+bool		quiet = false;
+
+static void
+message(const char *kind, const char *format, va_list args)
+{
+	char		text[2048];
+	size_t		length;
+
+	/* one write for one line, as several processes may share a log */
+	vsnprintf(text, sizeof(text), format, args);
+	length = strlen(text);
+	while (length > 0 && text[length - 1] == '\n')
+		text[--length] = '\0';
+	fprintf(stderr, "%s: %s%s\n", PROGNAME, kind, text);
+	fflush(stderr);
+}
+
+/* What happens; not with --quiet */
+void
+say(const char *format,...)
+{
+	va_list		args;
+
+	va_start(args, format);
+	if (!quiet)
+		message("", format, args);
+	va_end(args);
+}
+
+void
+complain(const char *format,...)
+{
+	va_list		args;
+
+	va_start(args, format);
+	message("error: ", format, args);
+	va_end(args);
+}
+
+void
+hint(const char *format,...)
+{
+	va_list		args;
+
+	va_start(args, format);
+	message("hint: ", format, args);
+	va_end(args);
+}
+
+void
+die(int status, const char *format,...)
+{
+	va_list		args;
+
+	va_start(args, format);
+	message("error: ", format, args);
+	va_end(args);
+	exit(status);
+}
+
+/* In memory of its own; there is always enough of that for a line. */
+char *
+format_string(const char *format,...)
+{
+	va_list		args;
+	char	   *text = NULL;
+
+	va_start(args, format);
+	if (vasprintf(&text, format, args) < 0)
+		die(EXIT_FAILED, "out of memory");
+	va_end(args);
+	return text;
+}
