@@ -21,6 +21,7 @@ my $wait = 60_000;     # as long as one may wait
 my $crowd = 200;
 
 my $node = PostgreSQL::Test::Cluster->new('main');
+my $event = $node->pg_version >= 17 ? 'LeaderElectionWait' : 'Extension';
 $node->init(allows_streaming => 1);
 $node->append_conf('postgresql.conf', q{
 max_connections = 1000
@@ -88,7 +89,7 @@ sub waiter
 			SELECT count(*) = 1 FROM leader_waiting AS w
 			  JOIN pg_stat_activity AS a USING (pid)
 			 WHERE lock_id = $lock AND instance = '$instance' AND pid = $pid
-				   AND wait_event_type = 'Extension'"),
+				   AND wait_event_type = 'Extension' AND wait_event = '$event'"),
 		"$instance waits for $lock");
 	return ($session, $pid);
 }
@@ -192,6 +193,38 @@ subtest 'those before us are frozen' => sub {
 	}
 	$session->quit;
 	is(waiting(3), 0, 'no place is left');
+};
+
+# A leader that hands over to the first one must not be given one whose wait has
+# passed.
+subtest 'a wait has passed, and the one who waited is frozen' => sub {
+	my $token = begins(9, 'a', $long);
+	my $finds = "BEGIN; SELECT le_transfer(9, 'a', $token); ROLLBACK";
+	my $session = Session->new($node->connstr('postgres'));
+	my $pid = $session->pid;
+
+	# on a slow machine it may have passed before it is frozen: again
+	while (1)
+	{
+		$session->send("SELECT elected, leader_id FROM le_campaign(9, 'b', $long, 2000)");
+		$node->poll_query_until('postgres', "
+			SELECT wait_event_type = 'Extension' OR state = 'idle'
+			  FROM pg_stat_activity WHERE pid = $pid");
+		kill 'STOP', $pid;
+		last if $node->safe_psql('postgres', $finds) eq 't';
+		kill 'CONT', $pid;
+		$session->receive;
+	}
+	pass('there is a first one, while it waits');
+	ok( $node->poll_query_until('postgres', "
+			SELECT clock_timestamp() > query_start + '2.5 s'
+			  FROM pg_stat_activity WHERE pid = $pid AND state = 'active'"),
+		'its wait has passed, and it has not left');
+	is($node->safe_psql('postgres', $finds), 'f', 'there is none');
+	is(waiting(9), 0, 'and none is shown');
+	kill 'CONT', $pid;
+	is($session->receive, 'f|a', 'thawed, and not elected');
+	$session->quit;
 };
 
 subtest 'notifications' => sub {
