@@ -300,10 +300,10 @@ subtest "$crowd wait" => sub {
 # that does not exist, keeps the lock in share mode: so do heartbeats that are not
 # fast, and who waits must not come in between.
 subtest 'a guarded commit hangs' => sub {
-	my $token = begins(6, 'a', 5000);
+	my $token = begins(6, 'a', 7000);
 	my $guarded = Session->new($node->connstr('postgres'));
 	my $pid = $guarded->pid;
-	my $beat = "SELECT leads FROM le_keep_alive(6, 'a', $token)";
+	my $beat = "SET lock_timeout = '5s'; SELECT leads FROM le_keep_alive(6, 'a', $token)";
 	is($node->safe_psql('postgres', $beat), 't', 'a heartbeat');
 	is( $guarded->say("
 			BEGIN; SELECT le_guard(6, 'a', $token) = $token;
@@ -337,6 +337,10 @@ subtest 'a guarded commit hangs' => sub {
 	ok( $node->poll_query_until('postgres', "
 			SELECT wait_event = 'SyncRep' FROM pg_stat_activity WHERE pid = $pid"),
 		'the commit hangs');
+	ok( $node->poll_query_until('postgres', "
+			SELECT clock_timestamp() > query_start + '1.1 s'
+			  FROM pg_stat_activity WHERE pid = $pid"),
+		'who waits has looked meanwhile');
 	is($node->safe_psql('postgres', $beat), 't', "heartbeat $_")
 	  foreach (1 .. 3);
 
