@@ -276,6 +276,9 @@ subtest 'standby' => sub {
 subtest 'promotion' => sub {
 	prepare($primary);
 	my $token = $primary->safe_psql('postgres', "SELECT le_token($live, 'a')");
+	my $given_up = 19;
+	query("SELECT le_try_acquire($given_up, 'a', $long)", 't', 'a term ...');
+	query("SELECT le_release($given_up, 'a', hold_ms => $long)", 't', '... is given up with a hold');
 	$primary->wait_for_catchup($standby);
 	$primary->stop('immediate');
 	$standby->promote;
@@ -291,6 +294,11 @@ subtest 'promotion' => sub {
 	my ($rc, $out, $err) = $standby->psql('postgres', "SELECT le_revoke($live, true)");
 	is($out, 't', 'a lease that came through is revoked at once');
 	like($err, qr/WARNING:  whoever led lock $live may believe so for another/, 'with what it risks');
+	like($err, qr/HINT:  .*before the promotion.*another one than instance "a"/, 'and from whom');
+	($rc, $out, $err) = $standby->psql('postgres', "SELECT le_revoke($given_up, true)");
+	is($out, 't', 'so is a hold');
+	like($err, qr/WARNING:  whoever led lock $given_up may .*before the promotion/s,
+		'which the old primary may have lifted, and others have led since');
 	query("SELECT le_try_acquire($live, 'a'), le_try_acquire($live, 'b', $long), le_renew($live, 'b'),
 				  le_renew($live, 'a', $token)",
 		'f|t|t|f', 'others may lead it within the grace, but not itself', $standby);
@@ -303,8 +311,8 @@ subtest 'promotion' => sub {
 	query("SELECT le_transfer($live, 'b', le_token($live, 'b'), 'c'), le_try_acquire($free, 'b')",
 		't|f', 'also when that term is handed on', $standby);
 	query("SELECT le_release($now, 'b')", 't', 'a release', $standby);
-	query("SELECT le_try_acquire($now, 'b', $long), le_try_acquire($free, 'b')",
-		't|f', 'leaves that lock vacant, and the others not', $standby);
+	query("SELECT le_sweep(0), le_try_acquire($now, 'b', $long), le_try_acquire($free, 'b')",
+		'0|t|f', 'leaves that lock vacant, whatever is swept, and the others not', $standby);
 	query("SELECT grace_remaining_ms > 0 FROM le_info()", 't', 'for the grace', $standby);
 	query("SELECT le_release($live, 'c', hold_ms => $short), le_try_acquire($live, 'b')",
 		't|f', 'or ended', $standby);
