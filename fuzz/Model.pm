@@ -781,6 +781,7 @@ sub call_observe
 {
 	my ($self, $s, $session, $op, $stage) = @_;
 	return error('25001') if $op->{wait} && !may_sleep_here($session);
+	$stage->{since} //= $session->{moment};
 	my $row = $self->row($session, $op->{lock});
 	return {sleep => $op->{lock}} if $op->{wait} && !$stage->{over} && !is_news($op, $row);
 	my $live = $row && $row->{live};

@@ -208,9 +208,10 @@ SELECT le_try_acquire(5, 'node-b', 600000), le_release(5, 'node-b', hold_ms => 0
 SELECT count(*) FROM leader_lease WHERE id = 5;
 -- it counts from the begin of the term, not from its last heartbeat nor its end
 SELECT le_try_acquire(5, 'node-a', 600000);
-SELECT pg_sleep(0.1), le_renew(5, 'node-a'), le_release(5, 'node-a', hold_ms => 1500);
-SELECT remaining_ms BETWEEN 1 AND 1400 AS rest FROM leader_lease WHERE id = 5;
+SELECT pg_sleep(0.1), le_renew(5, 'node-a'), le_release(5, 'node-a', hold_ms => 600000);
+SELECT remaining_ms BETWEEN 590000 AND 599900 AS rest, le_revoke(5, true) AS lifted FROM leader_lease WHERE id = 5;
 -- over, it is in nobody's way
+SELECT le_try_acquire(5, 'node-a', 600000), le_release(5, 'node-a', hold_ms => 300);
 SELECT await_end(5), le_try_acquire(5, 'node-b', 600000);
 SELECT le_leader(5);
 SELECT le_release(5, 'node-b');
@@ -329,14 +330,28 @@ SELECT le_revoke(8) AS again, le_revoke(8, true) AS at_once, le_try_acquire(8, '
 SELECT le_release(8, 'node-b'), le_try_acquire(8, 'node-a', 600000);
 
 -- a short lease: others after its end, itself one lease later
-SELECT le_try_acquire(9, 'node-a', 1000), pg_sleep(0.1), le_renew(9, 'node-a');
-SELECT pg_sleep(0.1), le_renew(9, 'node-a');
-SELECT expires_at AS e FROM leader_lease WHERE id = 9 \gset
-SELECT le_revoke(9);
-SELECT remaining_ms BETWEEN 1 AND 1100 AS remaining, state FROM leader_lease WHERE id = 9;
-SELECT elected, remaining_ms BETWEEN 1101 AND 2200 AS and_a_ban FROM le_campaign(9, 'node-a', wait_ms => 1);
-SELECT await_end(9), (SELECT elected FROM le_campaign(9, 'node-a')) AS itself, le_try_acquire(9, 'node-b', 600000) AS others;
-SELECT created_at > :'e'::timestamptz - interval '1 ms' AS after_the_end FROM leader_lease WHERE id = 9;
+DO $$
+DECLARE
+	live record;
+	revoked record;
+	refused record;
+BEGIN
+	PERFORM le_try_acquire(9, 'node-a', 1000);
+	COMMIT;
+	PERFORM pg_sleep(0.1), le_renew(9, 'node-a');
+	SELECT * INTO live FROM leader_lease WHERE id = 9;
+	PERFORM le_revoke(9);
+	COMMIT;
+	SELECT * INTO revoked FROM leader_lease WHERE id = 9;
+	RAISE NOTICE '%, others wait: %, for its end: %', revoked.state, revoked.remaining_ms BETWEEN 1 AND 1100,
+		abs(extract(epoch FROM revoked.expires_at - live.expires_at)) < 0.005;
+	SELECT * INTO refused FROM le_campaign(9, 'node-a', wait_ms => 1);
+	RAISE NOTICE 'elected: %, and a ban: %', refused.elected, refused.remaining_ms BETWEEN 1101 AND 2200;
+	RAISE NOTICE 'after %its end: itself %, others %', await_end(9),
+		(SELECT elected FROM le_campaign(9, 'node-a')), le_try_acquire(9, 'node-b', 600000);
+	COMMIT;
+	RAISE NOTICE 'and not before: %', (SELECT created_at > live.expires_at - interval '1 ms' FROM leader_lease WHERE id = 9);
+END $$;
 SELECT le_release(9, 'node-b');
 -- and itself, when nobody else comes
 SELECT le_try_acquire(9, 'node-a', 500), le_revoke(9);
@@ -359,16 +374,19 @@ SELECT * FROM work;
 --
 
 SELECT le_sweep(0) IS NOT NULL AS swept;
-SELECT le_try_acquire(id, 'node-a', 1000) AND le_renew(id, 'node-a') AS leads FROM generate_series(20, 22) AS id;
-SELECT le_release(20, 'node-a', hold_ms => 2000), le_revoke(21);
-SET client_min_messages = error;
-SELECT le_revoke(22, true);
-RESET client_min_messages;
-SELECT le_sweep(0);
-SELECT id, state FROM leader_lease WHERE id >= 20 ORDER BY id;
--- the end of the revoked lease has passed, its ban has not
-SELECT await_end(21), le_sweep(0) IS NOT NULL AS swept;
-SELECT id, state FROM leader_lease WHERE id IN (20, 21) ORDER BY id;
+DO $$
+BEGIN
+	PERFORM le_try_acquire(id, 'node-a', 1000) AND le_renew(id, 'node-a') FROM generate_series(20, 22) AS id;
+	COMMIT;
+	PERFORM set_config('client_min_messages', 'error', true),
+		le_release(20, 'node-a', hold_ms => 2000), le_revoke(21), le_revoke(22, true);
+	COMMIT;
+	RAISE NOTICE 'swept: %, %', le_sweep(0),
+		(SELECT string_agg(concat_ws(' ', id, state), ', ' ORDER BY id) FROM leader_lease WHERE id >= 20);
+	-- the end of the revoked lease has passed, its ban has not
+	PERFORM await_end(21), le_sweep(0);
+	RAISE NOTICE '%', (SELECT string_agg(concat_ws(' ', id, state), ', ' ORDER BY id) FROM leader_lease WHERE id IN (20, 21));
+END $$;
 DO $$ BEGIN WHILE (SELECT count(*) FROM leader_lease WHERE id >= 20 AND state <> 'expired') > 0 LOOP PERFORM pg_sleep(0.01); END LOOP; END $$;
 SELECT le_sweep(5000) AS not_for_5_s, le_sweep(0) BETWEEN 2 AND 3 AS over;
 SELECT id, state FROM leader_lease WHERE id >= 20;

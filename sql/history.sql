@@ -43,8 +43,13 @@ RESET client_min_messages;
 -- run out, and noticed later: by a successor, by a sweep
 SET ROLE regress_le_app;
 SELECT le_try_acquire(6, 'node-a', 200);
-SELECT le_try_acquire(7, 'node-a', 500);
-SELECT le_renew(7, 'node-a') FROM pg_sleep(0.1);
+DO $$
+BEGIN
+	PERFORM le_try_acquire(7, 'node-a', 500);
+	COMMIT;
+	PERFORM pg_sleep(0.1);
+	ASSERT le_renew(7, 'node-a');
+END $$;
 RESET ROLE;
 SELECT renewed_at FROM leader_lease WHERE id = 7 \gset
 SELECT wait_until('le_leader(6) IS NULL AND le_leader(7) IS NULL');

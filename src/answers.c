@@ -43,6 +43,7 @@ row_return(TupleDesc *desc, const RowColumn *columns, int n_columns,
 		for (int i = 0; i < n_columns; i++)
 			TupleDescInitEntry(new_desc, i + 1, columns[i].name,
 							   columns[i].type, -1, 0);
+		compat_finalize(new_desc);
 		*desc = BlessTupleDesc(new_desc);
 		MemoryContextSwitchTo(old_context);
 	}

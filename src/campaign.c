@@ -7,7 +7,8 @@
  * knows, or until somebody who has ended or begun a term wakes him.  Each turn
  * goes: take the place in the list (or have it), is the client still there?,
  * look, sleep.  The question resets the latch, so it comes before the look:
- * after the look a wake-up must not be lost.
+ * after the look a wake-up must not be lost.  (Reading a page may eat one; then
+ * it is a second until the next look.)
  *
  * Floor: protocol.
  *
@@ -36,7 +37,10 @@
 #define TURN_OF_NEXT TEST_TURN(20 * MS)
 #define TURN_OF_LAST TEST_TURN(200 * MS)
 
-/* who finds the lock busy tries again after 1, 2, 4 ... ms */
+/*
+ * Who finds the lock busy, or his own term not confirmed by a standby, tries
+ * again after 1, 2, 4 ... ms.
+ */
 #define AGAIN_MIN (1 * MS)
 #define AGAIN_MAX (100 * MS)
 
@@ -137,6 +141,7 @@ campaign_wait(const LeCaller *caller, LeBid *bid, TimestampTz until,
 	for (;;)
 	{
 		TimestampTz next;
+		bool		ours;
 
 		wait_check_client();
 
@@ -144,14 +149,16 @@ campaign_wait(const LeCaller *caller, LeBid *bid, TimestampTz until,
 		if (answer->leads)
 			return;
 		le_waiters_bar(answer->barred ? answer->free_at : 0);
-		if (answer->now < answer->free_at)
+		ours = answer->leader.token != 0 &&
+			strcmp(answer->leader.instance, caller->instance) == 0;
+		if (answer->now < answer->free_at && !(ours && answer->busy))
 		{
 			/* if they all come then, the first has to wait for a processor */
 			my_turn = 0;
 			looked_at = answer->now;
 			next = answer->free_at + campaign_delay(answer->now);
 		}
-		else if (bid->only_looks)
+		else if (bid->only_looks && !ours)
 		{
 			bool		in_time = (answer->free_at > looked_at);
 			TimestampTz turn = (in_time ? answer->free_at : answer->now) +
@@ -175,8 +182,7 @@ campaign_wait(const LeCaller *caller, LeBid *bid, TimestampTz until,
 			continue;			/* our turn has come */
 		if (until <= answer->now)
 			return;
-		if (answer->leader.token == 0 ||
-			strcmp(answer->leader.instance, caller->instance) != 0)
+		if (!ours)
 			le_entry_await(&caller->key, until);
 		if (wait_sleep(answer->now, Min(next, until)) && answer->busy)
 			my_turn = 0;		/* rolled back: a new vacancy, in turn again */
@@ -217,6 +223,9 @@ le_campaign_run(const LeCaller *caller, LeBid *bid, int priority,
 	PG_END_TRY();
 	if (answer->leads)
 		*waited = answer->grant.counted_from - start;
+	else						/* has it been dropped?  An entry cannot tell */
+		table_close(le_table_open(caller->key.relation, AccessShareLock),
+					AccessShareLock);
 }
 
 /* ---------------------------------------------------------------------

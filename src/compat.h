@@ -116,6 +116,15 @@ compat_lock_try(const LOCKTAG *tag, LOCKMODE mode, bool session)
 #endif
 }
 
+/* a row description is complete */
+static inline void
+compat_finalize(TupleDesc desc)
+{
+#if PG_VERSION_NUM >= 190000
+	TupleDescFinalize(desc);
+#endif
+}
+
 /*
  * Has the checkpointer noticed that no synchronous standbys are wanted any
  * more?  Minor versions differ: where it only tells whether they are, it does

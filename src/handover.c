@@ -177,12 +177,19 @@ revoke_warn(const LeState *state, const LeEpoch *epoch)
 	TimestampTz believes_until = le_rule_vacant_from(state, state->row.lineage,
 													 NULL, epoch);
 
-	if (state->row.state == LE_STATE_HELD || believes_until <= state->now)
+	bool		is_known = (state->row.lineage == epoch->lineage);
+
+	/* after a promotion it may be somebody of whom this server never heard */
+	if ((state->row.state == LE_STATE_HELD && is_known) ||
+		believes_until <= state->now)
 		return;
 	ereport(WARNING,
 			(errmsg("whoever led lock " INT64_FORMAT " may believe so for another " INT64_FORMAT " ms",
 					state->row.lock_id,
 					(believes_until - state->now + 999) / 1000),
+			 !is_known ?
+			 errhint("Make sure that whoever led it on the server before the promotion has stopped, which may be another one than instance \"%s\".",
+					 le_printable(state->row.leader_id)) :
 			 errhint("Make sure that instance \"%s\" has stopped. What it does under le_guard(), or with its token, is refused.",
 					 le_printable(state->row.leader_id))));
 }

@@ -195,8 +195,8 @@ log_left_out(void)
  * has been looked at after the mark.
  *
  * When one has run out its entry knows, or the place that was reserved for it.
- * If both have been given to others it has ended at some time until now; after
- * a restart it could last one lease from there.
+ * If both have been given to others it has ended at some time until now.  After
+ * a restart there may have been none: then it lasted one lease from there.
  */
 void
 le_history_note(Relation rel, const LeState *state, LeChangeKind how,
@@ -233,7 +233,8 @@ le_history_note(Relation rel, const LeState *state, LeChangeKind how,
 		letter = 't';
 	else if (how == LE_REVOKED)
 		letter = 'v';
-	else if (known || row->epoch != epoch->id)
+	else if (known || (row->epoch != epoch->id &&
+					   (beaten || !le_shared_attach()->over_dropped)))
 		wall -= le_clock_now(epoch) - le_rule_end(state, epoch);
 
 	COLUMN(values, lock_id) = Int64GetDatum(row->lock_id);

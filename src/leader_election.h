@@ -149,9 +149,14 @@ typedef struct LeBid
 {
 	int64		lease_ms;		/* of a term that begins */
 	bool		as_it_is;		/* his live term may be a shorter one */
-	bool		waits;			/* he is waiting: never behind others' locks */
-	bool		only_looks;		/* and it is not his turn */
 	const char *info;			/* NULL: none */
+
+	/* of one who waits */
+	bool		waits;
+	bool		only_looks;		/* it is not his turn */
+	int64		unconfirmed;	/* a term of his that a standby may not have
+								 * ... */
+	XLogRecPtr	flushed;		/* ... until it has all up to there */
 } LeBid;
 
 /* What the leader is told */
@@ -365,7 +370,7 @@ typedef struct LeLaunch
  */
 #define LE_SHARED_NAME "leader_election"
 #define LE_SHARED_SIZE 128
-#define LE_LAYOUT 3
+#define LE_LAYOUT 4
 
 typedef struct LeShared
 {
@@ -387,6 +392,7 @@ typedef struct LeShared
 	bool		no_worker_slot; /* at the last attempt to start a sweeper ... */
 	bool		no_worker_slot_logged;	/* ... or at any in this epoch */
 	bool		no_history_logged;	/* in this epoch */
+	bool		over_dropped;	/* an entry of a term has been, in this epoch */
 } LeShared;
 
 /* How a term began or ended */
@@ -485,7 +491,8 @@ extern void le_lock_table(Oid relid);
 /* standby.c */
 extern bool le_standby_must_confirm(void);
 extern bool le_standby_has(XLogRecPtr lsn);
-extern void le_standby_wait(void);
+extern XLogRecPtr le_standby_target(void);
+extern void le_standby_wait(XLogRecPtr lsn);
 
 /* store.c */
 extern int	le_memory_limit;
@@ -521,6 +528,8 @@ extern void le_entry_confirm(const LeTerm *term);
 
 /* tokens.c */
 extern int64 le_token_known_lineage(Relation rel);
+extern bool le_token_grace_runs(Relation rel, TimestampTz now,
+								const LeEpoch *epoch);
 extern int64 le_token_draw(Relation rel, int64 above, bool note_lineage,
 						   const LeEpoch *epoch);
 
@@ -644,7 +653,7 @@ extern bool le_allow_in_transaction;
 extern bool le_lease_read(const LeKey *key, LeHolder *holder);
 extern bool le_lease_is_held(const LeCaller *caller);
 extern void le_lease_judge_role(const LeCaller *caller, Oid leader_role);
-extern void le_lease_acquire(const LeCaller *caller, const LeBid *bid,
+extern void le_lease_acquire(const LeCaller *caller, LeBid *bid,
 							 LeAnswer *answer);
 extern bool le_lease_renew(const LeCaller *caller, LeGrant *grant);
 

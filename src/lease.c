@@ -189,17 +189,22 @@ lease_beat_locked(Relation rel, const LeCaller *caller, int64 lease_ms,
  *
  * The first one of a term in an epoch also waits for a synchronous standby, if
  * nobody knows that it has the term: without the lock, and then decides anew.
+ * Who waits in le_campaign (waiter) asks here from time to time instead.
  */
 static bool
 lease_beat_slowly(Relation rel, const LeCaller *caller, int64 lease_ms,
-				  const LeEpoch *epoch, bool wait, LeGrant *grant)
+				  const LeEpoch *epoch, LeBid *waiter, LeGrant *grant)
 {
 	int64		unconfirmed = 0;
 	bool		renewed;
 
+	if (waiter != NULL && waiter->unconfirmed != 0 &&
+		le_standby_has(waiter->flushed))
+		unconfirmed = waiter->unconfirmed;
 	for (;;)
 	{
-		if (!le_lock_take(LE_LOCK_LEASE, caller->key.lock_id, ShareLock, wait))
+		if (!le_lock_take(LE_LOCK_LEASE, caller->key.lock_id, ShareLock,
+						  waiter == NULL))
 			return false;
 		renewed = lease_beat_locked(rel, caller, lease_ms, epoch,
 									&unconfirmed, grant);
@@ -207,7 +212,14 @@ lease_beat_slowly(Relation rel, const LeCaller *caller, int64 lease_ms,
 
 		if (renewed || unconfirmed == 0)
 			return renewed;
-		le_standby_wait();
+		if (waiter != NULL)
+		{
+			if (waiter->unconfirmed != unconfirmed)
+				waiter->flushed = le_standby_target();
+			waiter->unconfirmed = unconfirmed;
+			return false;
+		}
+		le_standby_wait(le_standby_target());
 	}
 }
 
@@ -229,7 +241,7 @@ le_lease_renew(const LeCaller *caller, LeGrant *grant)
 	le_look_hard(rel, &caller->key, epoch, &state);
 	le_launch_poll(caller->key.relation, state.now);
 	if (le_rule_worth_waiting(caller, &state, epoch))
-		renewed = lease_beat_slowly(rel, caller, 0, epoch, true, grant);
+		renewed = lease_beat_slowly(rel, caller, 0, epoch, NULL, grant);
 	table_close(rel, RowExclusiveLock);
 	return renewed;
 }
@@ -318,7 +330,7 @@ answer_refuse(LeAnswer *answer, const LeCaller *caller, const LeState *state,
  * over if it is vacant, and wait for no other transition.
  */
 static void
-lease_challenge(Relation rel, const LeCaller *caller, const LeBid *bid,
+lease_challenge(Relation rel, const LeCaller *caller, LeBid *bid,
 				int64 lease_ms, const LeEpoch *epoch, LeAnswer *answer)
 {
 	int64		lock_id = caller->key.lock_id;
@@ -326,9 +338,7 @@ lease_challenge(Relation rel, const LeCaller *caller, const LeBid *bid,
 	LeState		state;
 	bool		locked;
 
-	locked = bid->waits ?
-		le_lock_take(LE_LOCK_LEASE, lock_id, ExclusiveLock, false) :
-		lease_lock_to_change(lock_id);
+	locked = lease_lock_to_change(lock_id);
 	le_look(rel, &caller->key, epoch, &state);
 	if (locked && (!state.found || state.row.copied))
 		known_lineage = le_token_known_lineage(rel);
@@ -348,9 +358,11 @@ lease_challenge(Relation rel, const LeCaller *caller, const LeBid *bid,
 	 */
 	if (locked)
 		le_lock_drop(LE_LOCK_LEASE, lock_id, ExclusiveLock);
-	answer->leads = le_rule_leads(caller, &state, epoch) &&
-		lease_beat_slowly(rel, caller, lease_ms, epoch, !bid->waits,
-						  &answer->grant);
+	if (!le_rule_leads(caller, &state, epoch))
+		return;
+	answer->leads = lease_beat_slowly(rel, caller, lease_ms, epoch,
+									  bid->waits ? bid : NULL, &answer->grant);
+	answer->busy = !answer->leads;
 }
 
 /*
@@ -361,7 +373,7 @@ lease_challenge(Relation rel, const LeCaller *caller, const LeBid *bid,
  * is his turn, he challenges.
  */
 void
-le_lease_acquire(const LeCaller *caller, const LeBid *bid, LeAnswer *answer)
+le_lease_acquire(const LeCaller *caller, LeBid *bid, LeAnswer *answer)
 {
 	const LeEpoch *epoch = le_epoch_current();
 	int64		lease_ms = bid->as_it_is ? 0 : bid->lease_ms;
@@ -398,8 +410,8 @@ le_lease_acquire(const LeCaller *caller, const LeBid *bid, LeAnswer *answer)
 		le_look_hard(rel, &caller->key, epoch, &state); /* or else 25001 */
 
 	if (le_rule_leads(caller, &state, epoch) &&
-		lease_beat_slowly(rel, caller, lease_ms, epoch, !bid->waits,
-						  &answer->grant))
+		lease_beat_slowly(rel, caller, lease_ms, epoch,
+						  bid->waits ? bid : NULL, &answer->grant))
 		answer->leads = true;
 	else
 	{
@@ -407,6 +419,7 @@ le_lease_acquire(const LeCaller *caller, const LeBid *bid, LeAnswer *answer)
 		if (bid->waits && (!state.found || state.row.copied))
 			known_lineage = le_token_known_lineage(rel);
 		answer_refuse(answer, caller, &state, known_lineage, epoch);
+		answer->busy = le_rule_leads(caller, &state, epoch);	/* and why not */
 		if (state.now >= answer->free_at ? !bid->only_looks :
 			!bid->waits && le_rule_leads(caller, &state, epoch))
 			lease_challenge(rel, caller, bid, lease_ms, epoch, answer);

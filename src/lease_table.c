@@ -127,6 +127,8 @@ table_fault(Relation rel)
 	{
 		if (TupleDescAttr(desc, i)->atttypid != column_types[i])
 			return "A column has another type.";
+		if (i == Anum_info - 1 && TupleDescAttr(desc, i)->attnotnull)
+			return "A column must not be NULL any more.";
 	}
 	if (!OidIsValid(compat_primary_key(rel)) ||
 		!index_is_plain(compat_primary_key(rel)))

@@ -48,8 +48,15 @@ le_standby_has(XLogRecPtr lsn)
 	return flushed >= lsn;
 }
 
+/* What they have to flush until they have all that can be seen here */
+XLogRecPtr
+le_standby_target(void)
+{
+	return GetFlushRecPtr(NULL);
+}
+
 /*
- * Wait until the standbys have flushed what we have.  As strict as a commit
+ * Wait until the standbys have flushed that much.  As strict as a commit
  * with synchronous_commit = on, whatever the session has set.  (Not by
  * SyncRepWaitForLSN(), which is for commits: it can neither raise an error nor
  * obey all timeouts, and ends quietly when it is cancelled.)
@@ -57,10 +64,8 @@ le_standby_has(XLogRecPtr lsn)
  * No lock may be held that others wait for.
  */
 void
-le_standby_wait(void)
+le_standby_wait(XLogRecPtr lsn)
 {
-	XLogRecPtr	lsn = GetFlushRecPtr(NULL);
-
 	while (le_standby_must_confirm() && !le_standby_has(lsn))
 	{
 		(void) WaitLatch(MyLatch,

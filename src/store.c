@@ -259,6 +259,8 @@ le_store_drop_over(TimestampTz now)
 		}
 	}
 	dshash_seq_term(&status);
+	if (count > 0)
+		le_shared_attach()->over_dropped = true;	/* never taken back */
 	return count;
 }
 

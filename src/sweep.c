@@ -51,6 +51,7 @@ le_sweep_list(Oid relid, int64 expired_for_ms, int limit,
 	int			size = 64;
 	int			used = 0;
 	int64	   *ids = palloc(size * sizeof(int64));
+	bool		grace = le_token_grace_runs(rel, le_clock_now(epoch), epoch);
 
 	*rows = 0;
 	state.found = true;
@@ -62,7 +63,8 @@ le_sweep_list(Oid relid, int64 expired_for_ms, int limit,
 		key.lock_id = state.row.lock_id;
 		state.now = le_clock_now(epoch);
 		le_entry_copy(&key, &state.entry);
-		if (!le_rule_over(&state, expired_for_ms, epoch))
+		/* within a grace a row is what an operator has vouched for */
+		if (!le_rule_over(&state, expired_for_ms, epoch) || grace)
 			continue;
 		if (used == size)
 		{

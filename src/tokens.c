@@ -174,6 +174,14 @@ le_token_known_lineage(Relation rel)
 	return sequence_peek(rel, LINEAGE_SEQUENCE);
 }
 
+/* Does a promotion's grace keep locks without a row from everybody? */
+bool
+le_token_grace_runs(Relation rel, TimestampTz now, const LeEpoch *epoch)
+{
+	return now < le_rule_grace(epoch) &&
+		le_token_known_lineage(rel) != epoch->lineage;
+}
+
 /*
  * Draw the token of a new term: greater than any drawn before in this
  * database, greater than that of the row it replaces, whatever was done to the

@@ -101,14 +101,6 @@ le_transition_begin(Relation rel, const LeCaller *caller, const LeBid *bid,
 	le_rule_grant(&row, state->now, grant);
 }
 
-/* Does a promotion's grace keep locks without a row from everybody? */
-static bool
-grace_runs(Relation rel, TimestampTz now, const LeEpoch *epoch)
-{
-	return now < le_rule_grace(epoch) &&
-		le_token_known_lineage(rel) != epoch->lineage;
-}
-
 /*
  * Nobody leads from the commit on; with a hold nobody may before the term that
  * ends here is that old.  It began by the lease clock, or, in an earlier epoch,
@@ -135,7 +127,7 @@ le_transition_release(Relation rel, const LeKey *key, const LeState *state,
 
 	end_note(rel, key, state, LE_RELEASED, epoch);
 	le_event_queue(key, "released");
-	if (end <= state->now && !grace_runs(rel, state->now, epoch))
+	if (end <= state->now && !le_token_grace_runs(rel, state->now, epoch))
 	{
 		le_table_delete(rel, &row);
 		return;
@@ -146,6 +138,7 @@ le_transition_release(Relation rel, const LeKey *key, const LeState *state,
 	row.expires_at = end;
 	row.has_info = false;
 	le_table_update(rel, &row);
+	le_schedule_note_term(key->relation);
 }
 
 /* The successor leads from the commit on, as if he had begun the term now. */
@@ -201,6 +194,7 @@ le_transition_revoke(Relation rel, const LeKey *key, const LeState *state,
 	row.has_info = false;
 	row_renew(rel, &row, state->now, epoch);
 	le_table_update(rel, &row);
+	le_schedule_note_term(key->relation);
 }
 
 /* Nothing rests on this row any more. */

@@ -38,7 +38,8 @@ static LeWaiters *waiters = NULL;
 
 /*
  * Create the list or attach to it.  False if memory_limit leaves no room for
- * it, which is no reason for a term not to begin or end.
+ * it, which is no reason for a term not to begin or end.  (If it is the system
+ * that has no more shared memory there is an error.)
  */
 bool
 le_waiters_attach(void)

@@ -187,6 +187,8 @@ sub is_not_told
 			'off', 'the setting is as before');
 		$session->quit;
 	}
+	does_not_wait("SELECT elected, leader_id FROM le_campaign($lock, 'a', $long, 50)",
+		'f|a', "$name: le_campaign waits for as long as it was told to");
 	does_not_wait("SELECT le_try_acquire($lock, 'b')",
 		'f', 'nobody else gets in, and does not wait');
 	return;

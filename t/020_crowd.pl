@@ -47,6 +47,20 @@ $challenger->say(qq{
 # a challenger gives up after some milliseconds, so not each try need succeed
 cmp_ok($challenger->say('SELECT count(*) FROM tries WHERE led'),
 	'>', $tries / 4, 'a challenger gets the vacant lock');
+
+# one who waits in le_campaign gets it, too, and not only at the end of his wait
+$challenger->say('TRUNCATE tries');
+$challenger->say(qq{
+	DO \$\$ BEGIN
+		FOR i IN 1 .. 10 LOOP
+			INSERT INTO tries SELECT elected FROM le_campaign(1, 'a', $long, 2000);
+			COMMIT;
+			PERFORM le_release(1, 'a');
+			COMMIT;
+		END LOOP;
+	END \$\$});
+cmp_ok($challenger->say('SELECT count(*) FROM tries WHERE led'),
+	'>', 6, 'who waits gets it, too');
 $challenger->quit;
 
 is( $node->safe_psql('postgres', q{

@@ -21,6 +21,7 @@ my $wait = 60_000;     # as long as one may wait
 my $crowd = 200;
 
 my $node = PostgreSQL::Test::Cluster->new('main');
+my $event = $node->pg_version >= 17 ? 'LeaderElectionWait' : 'Extension';
 $node->init(allows_streaming => 1);
 $node->append_conf('postgresql.conf', q{
 max_connections = 1000
@@ -88,7 +89,7 @@ sub waiter
 			SELECT count(*) = 1 FROM leader_waiting AS w
 			  JOIN pg_stat_activity AS a USING (pid)
 			 WHERE lock_id = $lock AND instance = '$instance' AND pid = $pid
-				   AND wait_event_type = 'Extension'"),
+				   AND wait_event_type = 'Extension' AND wait_event = '$event'"),
 		"$instance waits for $lock");
 	return ($session, $pid);
 }
@@ -194,6 +195,38 @@ subtest 'those before us are frozen' => sub {
 	is(waiting(3), 0, 'no place is left');
 };
 
+# A leader that hands over to the first one must not be given one whose wait has
+# passed.
+subtest 'a wait has passed, and the one who waited is frozen' => sub {
+	my $token = begins(9, 'a', $long);
+	my $finds = "BEGIN; SELECT le_transfer(9, 'a', $token); ROLLBACK";
+	my $session = Session->new($node->connstr('postgres'));
+	my $pid = $session->pid;
+
+	# on a slow machine it may have passed before it is frozen: again
+	while (1)
+	{
+		$session->send("SELECT elected, leader_id FROM le_campaign(9, 'b', $long, 2000)");
+		$node->poll_query_until('postgres', "
+			SELECT wait_event_type = 'Extension' OR state = 'idle'
+			  FROM pg_stat_activity WHERE pid = $pid");
+		kill 'STOP', $pid;
+		last if $node->safe_psql('postgres', $finds) eq 't';
+		kill 'CONT', $pid;
+		$session->receive;
+	}
+	pass('there is a first one, while it waits');
+	ok( $node->poll_query_until('postgres', "
+			SELECT clock_timestamp() > query_start + '2.5 s'
+			  FROM pg_stat_activity WHERE pid = $pid AND state = 'active'"),
+		'its wait has passed, and it has not left');
+	is($node->safe_psql('postgres', $finds), 'f', 'there is none');
+	is(waiting(9), 0, 'and none is shown');
+	kill 'CONT', $pid;
+	is($session->receive, 'f|a', 'thawed, and not elected');
+	$session->quit;
+};
+
 subtest 'notifications' => sub {
 	begins(4, 'a', $long);
 	my ($session) = waiter(4, 'b', 'LISTEN news');
@@ -267,10 +300,10 @@ subtest "$crowd wait" => sub {
 # that does not exist, keeps the lock in share mode: so do heartbeats that are not
 # fast, and who waits must not come in between.
 subtest 'a guarded commit hangs' => sub {
-	my $token = begins(6, 'a', 5000);
+	my $token = begins(6, 'a', 7000);
 	my $guarded = Session->new($node->connstr('postgres'));
 	my $pid = $guarded->pid;
-	my $beat = "SELECT leads FROM le_keep_alive(6, 'a', $token)";
+	my $beat = "SET lock_timeout = '5s'; SELECT leads FROM le_keep_alive(6, 'a', $token)";
 	is($node->safe_psql('postgres', $beat), 't', 'a heartbeat');
 	is( $guarded->say("
 			BEGIN; SELECT le_guard(6, 'a', $token) = $token;
@@ -304,6 +337,10 @@ subtest 'a guarded commit hangs' => sub {
 	ok( $node->poll_query_until('postgres', "
 			SELECT wait_event = 'SyncRep' FROM pg_stat_activity WHERE pid = $pid"),
 		'the commit hangs');
+	ok( $node->poll_query_until('postgres', "
+			SELECT clock_timestamp() > query_start + '1.1 s'
+			  FROM pg_stat_activity WHERE pid = $pid"),
+		'who waits has looked meanwhile');
 	is($node->safe_psql('postgres', $beat), 't', "heartbeat $_")
 	  foreach (1 .. 3);
 

@@ -372,6 +372,24 @@ subtest 'in a database that nobody calls' => sub {
 	setting('sweep_interval = 100ms');
 };
 
+subtest 'an end that nobody knows' => sub {
+	sql("SELECT le_try_acquire(90, 'node', 1500)", "SELECT le_renew(90, 'node')");
+	$node->restart;
+	my $start = sql('SELECT extract(epoch FROM epoch_start) FROM le_info()');
+	my ($led, $renewed) = ('t', 0);
+	while ($led eq 't' && $renewed < $start + 2)
+	{
+		($led, $renewed) = split /\|/,
+		  sql("SELECT le_renew(90, 'node'), extract(epoch FROM clock_timestamp())");
+	}
+	is($led, 't', 'a term goes on after a restart');
+	ok($node->poll_query_until('postgres', 'SELECT le_leader(90) IS NULL'), 'it has run out');
+	$node->safe_psql('quiet', 'SELECT le_sweep(0)');    # of all databases
+	is(sql("SELECT le_try_acquire(90, 'next')"), 't', 'a successor');
+	my ($late) = ended(90, 'postgres', $renewed);
+	cmp_ok($late, '>', 1.5, 'it has not ended before its last lease');
+};
+
 subtest 'a restart and a crash' => sub {
 	my $id = 100;
 	foreach my $mode ('fast', 'immediate')

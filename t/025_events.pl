@@ -140,9 +140,11 @@ subtest 'a full queue' => sub {
 # of all NOTIFY.  An election waits for the standby as well.
 subtest 'a NOTIFY that hangs in another database' => sub {
 	$node->safe_psql('postgres', 'CREATE DATABASE other');
-	foreach my $notify ('off', 'on')
+	$node->adjust_conf('postgresql.conf', 'leader_election.notify', undef);
+	foreach my $notify ('default', 'on')
 	{
-		$node->append_conf('postgresql.conf', "leader_election.notify = $notify");
+		$node->append_conf('postgresql.conf', 'leader_election.notify = on')
+		  if $notify eq 'on';
 		$node->restart;
 		$elector = Session->new($node->connstr('postgres'));
 		my $hanging = Session->new($node->connstr('other'));
@@ -159,11 +161,13 @@ subtest 'a NOTIFY that hangs in another database' => sub {
 			'a commit with a NOTIFY waits for it');
 
 		$elector->send("SELECT le_try_acquire(41, 'node-$notify', $long)");
-		ok( $node->poll_query_until('postgres', qq{
-				SELECT wait_event FROM pg_stat_activity
-				 WHERE pid = $elects AND wait_event IN ('SyncRep', 'object')},
-				$notify eq 'on' ? 'object' : 'SyncRep'),
-			"notify = $notify: what an election waits for");
+		my $waits = "SELECT wait_event FROM pg_stat_activity WHERE pid = $elects";
+		ok( $node->poll_query_until('postgres',
+				"SELECT ($waits) IN ('SyncRep', 'object')"),
+			'an election waits');
+		is( $node->safe_psql('postgres', $waits),
+			$notify eq 'on' ? 'object' : 'SyncRep',
+			"notify = $notify: for what");
 		$node->safe_psql('postgres', 'ALTER SYSTEM RESET synchronous_standby_names');
 		$node->reload;
 		is($elector->receive, 't', 'done, as the standby is not wanted any more');

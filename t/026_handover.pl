@@ -50,9 +50,10 @@ sub candidate
 {
 	my ($lock, $instance, %args) = @_;
 	my $session = Session->new($primary->connstr('postgres') . ' user=' . ($args{role} // 'one'));
+	my $lease = $args{lease} // $short;
 	my $priority = $args{priority} // 0;
 	$session->send("SELECT elected, token, valid_for_ms >= $long, leader_id, resign_requested
-		FROM le_campaign($lock, '$instance', 1000, wait_ms => 60000, priority => $priority)");
+		FROM le_campaign($lock, '$instance', $lease, wait_ms => 60000, priority => $priority)");
 	ok( $primary->poll_query_until('postgres',
 			"SELECT count(*) = 1 FROM leader_waiting WHERE instance = '$instance'"),
 		"$instance waits");
@@ -120,15 +121,25 @@ subtest 'to somebody who waits' => sub {
 		'f', 'and when nobody waits any more, nothing happens');
 	query("SELECT le_leader(2), le_renew(2, 'w')", 'w|t', 'it leads still');
 
-	# who waits is elected when a hold is over, or lifted, or a lease revoked
+	# Who waits is elected when a hold is over, or lifted, or a lease revoked.
+	# (What is short begins when it waits, and is looked at in the same moment.)
 	foreach my $end ("le_release(3, 'a', hold_ms => 2 * $short)", 'le_revoke(3)')
 	{
-		query("SELECT elected FROM le_campaign(3, 'a', $short)", 't', 'a leader');
-		my $patient = candidate(3, 'p');
-		query("SELECT $end", 't', $end);
-		query("SELECT le_leader(3) IS NULL", 't', 'nobody leads');
-		like($patient->receive, qr/\At\|/, 'but then who waits');
-		query("SELECT le_revoke(3, true)", 't', 'revoked');
+		query("SELECT elected FROM le_campaign(3, 'x', $long)", 't', 'a leader');
+		my $patient = candidate(3, 'p', lease => $long);
+		$primary->safe_psql('postgres', qq{
+			DO \$\$ BEGIN
+				PERFORM le_release(3, 'x'), le_try_acquire(3, 'a', $short);
+				COMMIT;
+				ASSERT $end, 'ended';
+				COMMIT;
+				ASSERT le_leader(3) IS NULL, 'nobody leads';
+				CREATE TABLE kept AS SELECT expires_at AS until FROM leader_lease WHERE id = 3;
+			END \$\$});
+		like($patient->receive, qr/\At\|/, "$end: then who waits leads");
+		query("SELECT leader_id, created_at > until - interval '5 ms' FROM leader_lease, kept WHERE id = 3",
+			'p|t', 'and not before');
+		query("DROP TABLE kept; SELECT le_release(3, 'p')", 't', 'released');
 		$patient->quit;
 	}
 	query("SELECT elected FROM le_campaign(4, 'a', $long)", 't', 'a leader');
@@ -265,6 +276,9 @@ subtest 'standby' => sub {
 subtest 'promotion' => sub {
 	prepare($primary);
 	my $token = $primary->safe_psql('postgres', "SELECT le_token($live, 'a')");
+	my $given_up = 19;
+	query("SELECT le_try_acquire($given_up, 'a', $long)", 't', 'a term ...');
+	query("SELECT le_release($given_up, 'a', hold_ms => $long)", 't', '... is given up with a hold');
 	$primary->wait_for_catchup($standby);
 	$primary->stop('immediate');
 	$standby->promote;
@@ -280,6 +294,11 @@ subtest 'promotion' => sub {
 	my ($rc, $out, $err) = $standby->psql('postgres', "SELECT le_revoke($live, true)");
 	is($out, 't', 'a lease that came through is revoked at once');
 	like($err, qr/WARNING:  whoever led lock $live may believe so for another/, 'with what it risks');
+	like($err, qr/HINT:  .*before the promotion.*another one than instance "a"/, 'and from whom');
+	($rc, $out, $err) = $standby->psql('postgres', "SELECT le_revoke($given_up, true)");
+	is($out, 't', 'so is a hold');
+	like($err, qr/WARNING:  whoever led lock $given_up may .*before the promotion/s,
+		'which the old primary may have lifted, and others have led since');
 	query("SELECT le_try_acquire($live, 'a'), le_try_acquire($live, 'b', $long), le_renew($live, 'b'),
 				  le_renew($live, 'a', $token)",
 		'f|t|t|f', 'others may lead it within the grace, but not itself', $standby);
@@ -292,8 +311,8 @@ subtest 'promotion' => sub {
 	query("SELECT le_transfer($live, 'b', le_token($live, 'b'), 'c'), le_try_acquire($free, 'b')",
 		't|f', 'also when that term is handed on', $standby);
 	query("SELECT le_release($now, 'b')", 't', 'a release', $standby);
-	query("SELECT le_try_acquire($now, 'b', $long), le_try_acquire($free, 'b')",
-		't|f', 'leaves that lock vacant, and the others not', $standby);
+	query("SELECT le_sweep(0), le_try_acquire($now, 'b', $long), le_try_acquire($free, 'b')",
+		'0|t|f', 'leaves that lock vacant, whatever is swept, and the others not', $standby);
 	query("SELECT grace_remaining_ms > 0 FROM le_info()", 't', 'for the grace', $standby);
 	query("SELECT le_release($live, 'c', hold_ms => $short), le_try_acquire($live, 'b')",
 		't|f', 'or ended', $standby);
