@@ -62,6 +62,7 @@ typedef struct Run
 	int			status;			/* of the last command, as by waitpid() */
 	bool		has_run;
 	bool		leads;			/* as far as the server has said */
+	bool		is_lost;		/* it has said that we do not */
 
 	Time		not_before;		/* do not ask for the lead until then */
 	Time		gives_up_at;	/* NEVER, or do not ask for it after then */
@@ -130,6 +131,7 @@ begin_term(Run *run, const char *token, Time deadline)
 	run->began = clock_now();
 	run->ending = NULL;
 	run->leads = true;
+	run->is_lost = false;
 	set_environment(run);
 	say("leads lock %s, token %s", run->lock, run->token);
 	if (!keeper_start(&run->keeper, run->options->argv, deadline,
@@ -276,7 +278,7 @@ take_answer(Run *run)
 			if (!yes)
 			{
 				end_command(run, "the server says that it does not lead");
-				run->leads = false;
+				run->is_lost = true;
 				break;
 			}
 			run->deadline = sent + strtoll(valid, NULL, 10) * MS;
@@ -296,7 +298,8 @@ take_answer(Run *run)
 			break;
 
 		case ASK_RELEASE:
-			say("has released lock %s", run->lock);
+			if (yes)
+				say("has released lock %s", run->lock);
 			give_up_term(run);
 			break;
 
@@ -312,7 +315,7 @@ next_question(Run *run, Time now)
 	if (run->token[0] != '\0')
 	{
 		if (is_running(run))
-			return now >= run->next_beat && run->leads ? ASK_BEAT : ASK_NOTHING;
+			return now >= run->next_beat && !run->is_lost ? ASK_BEAT : ASK_NOTHING;
 		return run->leads && run->options->at_most_every == 0 ?
 			ASK_TRANSFER : ASK_RELEASE;
 	}
@@ -357,6 +360,8 @@ look_at_command(Run *run)
 		say("the command has exited with status %d", WEXITSTATUS(run->status));
 	else
 		say("the command was ended by signal %d", WTERMSIG(run->status));
+	if (run->is_lost)
+		give_up_term(run);
 }
 
 static void
@@ -408,7 +413,7 @@ wakes_at(Run *run, Time now)
 		SOONER(keeper_wakes_at(&run->keeper));
 	if (run->token[0] != '\0')
 		SOONER(run->deadline);
-	if (run->token[0] != '\0' && run->session.state == SESSION_IDLE)
+	if (is_running(run) && !run->is_lost && run->session.state == SESSION_IDLE)
 		SOONER(run->next_beat);
 	if (is_running(run) && run->ending == NULL && run->options->max_term != NEVER)
 		SOONER(run->began + run->options->max_term);
