@@ -346,6 +346,9 @@ subtest 'a guarded commit hangs' => sub {
 
 	ok($node->poll_query_until('postgres', 'SELECT le_leader(6) IS NULL'),
 		'the leader is silent, its lease runs out');
+	is( $node->safe_psql('postgres',
+			"SET statement_timeout = '60s'; SELECT elected FROM le_campaign(6, 'c', 7000, 50)"),
+		'f', 'whose wait ends while the commit still hangs, is told in time');
 	ok( $node->poll_query_until('postgres',
 			'SELECT clock_timestamp() > expires_at + $$0.3 s$$
 			   FROM leader_lease WHERE id = 6'),
