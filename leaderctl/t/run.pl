@@ -13,12 +13,11 @@ use lib "$FindBin::RealBin/lib";
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
-use Session;
 use Test::More;
 use Time::HiRes qw(clock_gettime usleep CLOCK_BOOTTIME);
 
 my $limit = $PostgreSQL::Test::Utils::timeout_default;
-my $source = "$FindBin::RealBin/../leaderctl";
+my $source = "$FindBin::RealBin/../leaderctl";    # from t/, where scripts/test runs it
 my $build = PostgreSQL::Test::Utils::tempdir();
 my $leaderctl = "$build/leaderctl";
 chomp(my $pg_config = `which pg_config`);
