@@ -297,6 +297,7 @@ typedef struct Term
 	char	   *leader;			/* who leads, as we last heard; NULL: nobody */
 	Time		leader_until;	/* at most */
 	bool		knows_leader;	/* has been answered since we last led */
+	bool		was_answered;	/* ever */
 	bool		is_watched;		/* somebody wants to know who leads meanwhile */
 	Time		gives_up_at;	/* do not ask for the lead after then */
 } Term;

@@ -348,7 +348,8 @@ check_run(Options *options)
 		die(EXIT_USAGE, "--lease %s is shorter than twice --renew %s plus --jitter %s: one lost heartbeat would end the term",
 			duration_text(options->lease), duration_text(options->renew),
 			duration_text(options->jitter));
-	if (options->kill_after > options->lease - options->renew - options->jitter)
+	/* nine tenths are left of the lease of one who has waited for it */
+	if (options->kill_after > options->lease / 10 * 9 - options->renew - options->jitter)
 		die(EXIT_USAGE, "--kill-after %s leaves no time for a heartbeat in a --lease of %s",
 			duration_text(options->kill_after), duration_text(options->lease));
 	if (options->health == NULL &&

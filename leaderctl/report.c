@@ -173,7 +173,8 @@ report_term(const Term *term, bool leads)
 {
 	char	   *state;
 
-	if (!report_has_readers() || (!leads && !term->knows_leader))
+	/* not ready before the server has answered */
+	if (!report_has_readers() || !term->was_answered)
 		return;
 	state = format_string("%s %s %lld %s", leads ? "t" : "f", term->token,
 						  (long long) (leads ? term->deadline : term->leader_until),
