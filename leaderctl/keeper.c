@@ -287,6 +287,8 @@ is_keeper(pid_t pid)
 void
 keeper_init(void)
 {
+	if (parent_of("self") == 0)
+		die(EXIT_USAGE, "could not read /proc, which is needed to end what a command has started");
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 }
 

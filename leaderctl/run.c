@@ -368,10 +368,10 @@ run_command(Target *target, const Options *options)
 	int			status = 0;
 
 	set_signals();
+	keeper_init();
 	report_init(options->status_file);
 	if (!wait_for_server(target, options, gives_up_at))
 		return told_to_stop ? 0 : EXIT_NOT_LED;
-	keeper_init();
 	term_open(&run.term, target, options);
 	run.term.gives_up_at = gives_up_at;
 	run.term.is_watched = report_has_readers();
