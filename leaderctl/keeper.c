@@ -12,6 +12,8 @@
  * If it dies itself, the command gets SIGKILL from the kernel, and what that has
  * started becomes our child: keeper_watch() ends it.
  *
+ * Floor: parts.
+ *
  *-------------------------------------------------------------------------
  */
 #define _GNU_SOURCE				/* pipe2() */

@@ -6,6 +6,8 @@
  * Two tables say all: what commands there are, and what options, with the
  * commands that take each.  The help comes from them.
  *
+ * Floor: roof.
+ *
  *-------------------------------------------------------------------------
  */
 #include <errno.h>

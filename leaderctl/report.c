@@ -8,6 +8,8 @@
  * looks at that is never told a leader who is none.  Nothing here may fail a term:
  * a file that cannot be written is complained of.
  *
+ * Floor: parts.
+ *
  *-------------------------------------------------------------------------
  */
 #define _GNU_SOURCE				/* SOCK_CLOEXEC */

@@ -7,6 +7,8 @@
  * when the command is gone, and never before: that is what the wish says to
  * term.c, which asks the server.
  *
+ * Floor: commands.
+ *
  *-------------------------------------------------------------------------
  */
 #define _GNU_SOURCE				/* pipe2() */

@@ -7,6 +7,8 @@
  * name, which libpq does by itself; whoever must end something in time does not
  * rely on this file.
  *
+ * Floor: connection.
+ *
  *-------------------------------------------------------------------------
  */
 #include <errno.h>

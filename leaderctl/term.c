@@ -12,6 +12,8 @@
  * One connection, one question at a time: it waits in le_campaign() only while
  * there is no command.
  *
+ * Floor: parts.
+ *
  *-------------------------------------------------------------------------
  */
 #include <errno.h>
