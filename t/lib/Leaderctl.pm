@@ -21,7 +21,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(clock_gettime usleep CLOCK_BOOTTIME CLOCK_REALTIME);
 
-our $limit = $PostgreSQL::Test::Utils::timeout_default;
+our $limit = $PostgreSQL::Test::Utils::timeout_default / 4;
 our $build;       # where the programs are, and the records
 our $program;
 our $alive;
@@ -248,22 +248,24 @@ sub pause
 sub calls
 {
 	my (@logs) = @_;
-	my (%calls, $call);
+	my (%calls, %bound);
 	foreach my $log (@logs)
 	{
 		open(my $in, '<', $log) or die "$log: $!";
-		while (<$in>)
+		while (my $line = <$in>)
 		{
-			if (/^(\d+\.\d+) \d+ LOG:  duration: (\d+\.\d+) ms  execute .*\.(le_campaign|le_keep_alive|le_release|le_transfer)\(/)
+			my ($time, $pid, $rest) = $line =~ /^(\d+\.\d+) (\d+) (.*)/ or next;
+
+			# the line of an execution lacks the values where that has committed
+			if ($rest =~ /^DETAIL:  parameters: \$1 = '-?\d+', \$2 = '([^']*):[^':]*', \$3 = '(\d+)'/i)
 			{
-				# the log's milliseconds are rounded down
-				$call = [ $3, undef, $1 + 0.001 - $2 / 1000 - $offset, $1 + 0.001 - $offset ];
+				$bound{$pid} = [ $1, $2 ];
 			}
-			elsif ($call && /DETAIL:  parameters: \$1 = '-?\d+', \$2 = '([^']*):[^':]*', \$3 = '(\d+)'/i)
+			elsif ($rest =~ /^LOG:  duration: (\d+\.\d+) ms  execute .*\.(le_campaign|le_keep_alive|le_release|le_transfer)\(/)
 			{
-				$call->[1] = $2;
-				push @{ $calls{$1} }, $call;
-				$call = undef;
+				my ($name, $value) = @{ $bound{$pid} };
+				# the log's milliseconds are rounded down
+				push @{ $calls{$name} }, [ $2, $value, $time + 0.001 - $1 / 1000 - $offset, $time + 0.001 - $offset ];
 			}
 		}
 		close $in;
