@@ -3,13 +3,18 @@
  * leaderctl.h
  *	  The map of leaderctl: one file for each room.
  *
- *	main.c		the command line, and which command it is
- *	run.c		leaderctl run: the term, from waiting for it to its release
- *	keeper.c	the process that keeps the command, and ends it in time
+ *	main.c		the command line: commands, options
+ *	run.c		leaderctl run: a command runs while we lead
  *	watch.c		leaderctl watch: a command at each change of leader
- *	show.c		status, history, resign, revoke, transfer, release, warnings
- *	session.c	the connection: connecting, asking, starting anew
- *	output.c	messages, tables, JSON
+ *	show.c		status, history, warnings
+ *	operate.c	resign, revoke, transfer, release
+ *	term.c		the client's rule: a term, from waiting for it to its release
+ *	health.c	does a leader work?
+ *	keeper.c	the process that keeps a command, and ends it in time
+ *	report.c	tells who leads: a status file, systemd
+ *	session.c	a connection that never blocks
+ *	connect.c	connecting, and whether all that is needed is there
+ *	output.c	messages and texts
  *	clock.c		time that does not stop while the machine sleeps
  *
  * A file uses only files further down.
@@ -29,9 +34,10 @@
 #define VERSION "1.0"
 
 /* exit codes, besides those of a command */
-#define EXIT_FAILED 1			/* the server said no, or could not be asked */
-#define EXIT_USAGE 2			/* wrong arguments or set-up; nothing was started */
-#define EXIT_NOT_ELECTED 3		/* --wait is over */
+#define EXIT_FAILED 1			/* the server said no */
+#define EXIT_USAGE 2			/* wrong arguments, wrong set-up, no connection;
+								 * nothing was started */
+#define EXIT_NOT_LED 3			/* run: not elected; status: nobody leads */
 
 /* ---------------------------------------------------------------------
  * clock.c: nanoseconds of CLOCK_BOOTTIME
@@ -60,6 +66,8 @@ extern void say(const char *format,...) __attribute__((format(printf, 1, 2)));
 extern void complain(const char *format,...) __attribute__((format(printf, 1, 2)));
 extern void hint(const char *format,...) __attribute__((format(printf, 1, 2)));
 extern void die(int status, const char *format,...) __attribute__((format(printf, 2, 3), noreturn));
+extern const char *without_severity(const char *message);
+extern char *json_text(const char *text);
 extern char *format_string(const char *format,...) __attribute__((format(printf, 1, 2)));
 
 /* ---------------------------------------------------------------------
@@ -86,7 +94,7 @@ extern bool keeper_is_gone(Keeper *keeper, int *status);
 extern Time keeper_wakes_at(const Keeper *keeper);
 
 /* ---------------------------------------------------------------------
- * session.c
+ * connect.c
  * ---------------------------------------------------------------------
  */
 
@@ -97,11 +105,38 @@ typedef struct Target
 	const char *port;
 	const char *user;
 	const char *dbname;			/* or a connection string */
+	const char *wanted_schema;	/* NULL: wherever it is */
+	const char *lock;			/* as it was given; NULL: none was */
+
+	/* known when check_server() has seen it */
 	const char *schema;			/* the extension's, and our role, quoted */
 	const char *role;
-	const char *lock;			/* as it was given; NULL: none was */
-	int64_t		lock_id;		/* known when the session is ready */
+	char		lock_id[24];
 } Target;
+
+/* Where an attempt starts that does not start from the user's first host */
+typedef struct Hosts
+{
+	char	   *host;			/* NULL: as the user says */
+	char	   *hostaddr;
+	char	   *port;
+} Hosts;
+
+extern PGconn *connect_start(const Target *target, const char *name,
+							 const Hosts *hosts);
+extern void connect_rotate(PGconn *conn, Hosts *hosts);
+extern PGconn *connect_now(const Target *target, const char *name, char **error);
+extern void check_server(PGconn *conn, Target *target,
+						 const char *const *needed, bool standby_will_do);
+extern PGconn *connect_checked(Target *target, const char *name,
+							   const char *const *needed, bool standby_will_do);
+extern PGresult *ask_now(PGconn *conn, const char *sql, int n_values,
+						 const char *const *values);
+
+/* ---------------------------------------------------------------------
+ * session.c
+ * ---------------------------------------------------------------------
+ */
 
 typedef enum SessionState
 {
@@ -117,21 +152,26 @@ typedef enum SessionState
  */
 typedef struct Session
 {
-	Target	   *target;
+	const Target *target;
 	const char *name;			/* its application_name */
 	SessionState state;
 	PGconn	   *conn;
 	PGresult   *result;			/* of the query that has just ended */
+	Hosts		hosts;
+	Time		patience;		/* for an attempt, or an answer */
 	Time		since;			/* this attempt to connect, or this query */
-	Time		patience;		/* how long this query is waited for */
+	Time		late_at;		/* when this query will have taken too long */
 	Time		retry_at;
 	Time		pause;			/* before the next attempt */
 	int			wants;			/* POLLIN, POLLOUT */
+	bool		was_notified;	/* by NOTIFY; whoever looks resets it */
 	char		sqlstate[6];	/* of the last error; "": none */
 	char	   *error;			/* its message; of a lost connection, too */
+	char	   *shown;			/* the last one that was shown */
 } Session;
 
-extern void session_open(Session *session, Target *target, const char *name);
+extern void session_open(Session *session, const Target *target,
+						 const char *name, Time patience);
 extern int	session_fd(const Session *session);
 extern short session_events(const Session *session);
 extern Time session_wakes_at(const Session *session);
@@ -139,21 +179,20 @@ extern void session_turn(Session *session);
 extern void session_ask(Session *session, Time at_most, const char *sql,
 						int n_values, const char *const *values);
 extern const char *session_field(const Session *session, int column);
+extern void session_cancel(Session *session);
+extern void session_complain(Session *session);
+extern void session_rotate(Session *session);
 extern void session_drop(Session *session);
 extern void session_close(Session *session);
 
-extern PGconn *connect_now(const Target *target, const char *name);
-extern void check_server(PGconn *conn, Target *target,
-						 const char *const *functions);
-
 /* ---------------------------------------------------------------------
- * run.c
+ * main.c: what the command line says
  * ---------------------------------------------------------------------
  */
 
-typedef struct RunOptions
+typedef struct Options
 {
-	const char *instance;		/* what our name begins with */
+	/* run */
 	Time		lease;
 	Time		renew;
 	Time		jitter;
@@ -162,10 +201,139 @@ typedef struct RunOptions
 	Time		wait;			/* NEVER: for ever */
 	Time		at_most_every;	/* 0: as often as it likes */
 	int			priority;
+	bool		yield;
 	bool		once;
-	char	   *const *argv;
-} RunOptions;
+	const char *info;			/* NULL: none */
+	const char *health;			/* NULL: none */
+	Time		health_every;
+	int			health_failures;
+	Time		sit_out;
+	const char *status_file;	/* NULL: none */
 
-extern int	run_command(Target *target, const RunOptions *options);
+	/* status and history */
+	bool		watch;
+	bool		json;
+	int			limit;
+
+	/* what operators do */
+	bool		immediately;
+	const char *token;
+	const char *successor;		/* NULL: the first that waits */
+	Time		hold;
+
+	/* several */
+	const char *instance;		/* run: what our name begins with */
+	char	   *const *argv;	/* the command to run */
+} Options;
+
+/* ---------------------------------------------------------------------
+ * health.c
+ * ---------------------------------------------------------------------
+ */
+
+typedef struct Health
+{
+	const Options *options;
+	Keeper		check;			/* that runs now */
+	Time		started;
+	Time		next_at;
+	int			failures;		/* in a row */
+} Health;
+
+extern void health_begin(Health *health, const Options *options);
+extern bool health_turn(Health *health, bool leads, Time deadline);
+extern Time health_wakes_at(const Health *health);
+extern bool health_is_running(const Health *health);
+
+/* ---------------------------------------------------------------------
+ * term.c
+ * ---------------------------------------------------------------------
+ */
+
+/* what whoever runs the command wants of the lock now */
+typedef enum TermWish
+{
+	WISH_NOTHING,
+	WISH_LEAD,
+	WISH_KEEP,
+	WISH_END
+} TermWish;
+
+/* what has become of it */
+typedef enum TermNews
+{
+	NEWS_NONE,
+	NEWS_ELECTED,
+	NEWS_KEPT,
+	NEWS_LOST,					/* the server says that we do not lead */
+	NEWS_RESIGN,				/* kept, but an operator asks us to go */
+	NEWS_OUTRANKED,				/* a larger priority waits */
+	NEWS_ENDED,					/* released or handed over */
+	NEWS_FOLLOWS				/* not elected in this call */
+} TermNews;
+
+typedef enum TermQuestion
+{
+	ASK_NOTHING, ASK_CAMPAIGN, ASK_BEAT, ASK_RANK, ASK_TRANSFER, ASK_RELEASE
+} TermQuestion;
+
+typedef struct Term
+{
+	const Options *options;
+	const Target *target;
+	Session		session;
+	TermQuestion asked;			/* under way */
+	char		instance[128];
+
+	char		token[24];		/* "": there is none */
+	Time		deadline;		/* we may act until then */
+	Time		began;
+	Time		next_beat;
+	bool		is_lost;		/* the server has said so */
+	bool		asks_rank;		/* somebody waits: with what priority? */
+	bool		no_transfer;	/* nobody waits, or it has failed: release */
+	int64_t		dead_token;		/* the largest whose end we have asked for */
+
+	char	   *leader;			/* who leads, as we last heard; NULL: nobody */
+	Time		leader_until;	/* at most */
+	bool		knows_leader;	/* has been answered since we last led */
+	bool		is_watched;		/* somebody wants to know who leads meanwhile */
+	Time		gives_up_at;	/* do not ask for the lead after then */
+} Term;
+
+extern void term_open(Term *term, const Target *target, const Options *options);
+extern TermNews term_turn(Term *term);
+extern void term_pursue(Term *term, TermWish wish);
+extern Time term_wakes_at(const Term *term, TermWish wish);
+extern bool term_is_ours(const Term *term);
+extern void term_forget(Term *term);
+extern void term_stop_waiting(Term *term);
+extern void term_close(Term *term);
+
+/* ---------------------------------------------------------------------
+ * report.c
+ * ---------------------------------------------------------------------
+ */
+
+extern void report_init(const char *status_file);
+extern bool report_has_readers(void);
+extern void report_term(const Term *term, bool leads);
+extern void report_stopping(void);
+extern void report_end(void);
+
+/* ---------------------------------------------------------------------
+ * the commands
+ * ---------------------------------------------------------------------
+ */
+
+extern int	run_command(Target *target, const Options *options);
+extern int	watch_command(Target *target, const Options *options);
+extern int	status_command(Target *target, const Options *options);
+extern int	history_command(Target *target, const Options *options);
+extern int	warnings_command(Target *target, const Options *options);
+extern int	resign_command(Target *target, const Options *options);
+extern int	revoke_command(Target *target, const Options *options);
+extern int	transfer_command(Target *target, const Options *options);
+extern int	release_command(Target *target, const Options *options);
 
 #endif							/* LEADERCTL_H */

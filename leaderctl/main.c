@@ -3,9 +3,14 @@
  * main.c
  *	  The command line of leaderctl.
  *
+ * Two tables say all: what commands there are, and what options, with the
+ * commands that take each.  The help comes from them.
+ *
  *-------------------------------------------------------------------------
  */
+#include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,63 +18,328 @@
 #include "leaderctl.h"
 
 #define DAY (86400 * SECOND)
+#define YEAR (365 * DAY)
+
+/* ---------------------------------------------------------------------
+ * Commands
+ * ---------------------------------------------------------------------
+ */
+
+/* as bits, for the options that they take */
+#define RUN (1 << 0)
+#define WATCH (1 << 1)
+#define STATUS (1 << 2)
+#define HISTORY (1 << 3)
+#define RESIGN (1 << 4)
+#define REVOKE (1 << 5)
+#define TRANSFER (1 << 6)
+#define RELEASE (1 << 7)
+#define WARNINGS (1 << 8)
+#define ALL INT_MAX
+
+static const struct Command
+{
+	const char *name;
+	int			bit;
+	int			(*function) (Target *target, const Options *options);
+	bool		needs_lock;
+	bool		takes_command;
+	const char *does;
+}			commands[] = {
+	{"run", RUN, run_command, true, true,
+	"run a command while this process leads"},
+	{"watch", WATCH, watch_command, true, true,
+	"run a command at each change of leader"},
+	{"status", STATUS, status_command, false, false,
+	"who leads, for how long, and why nobody does"},
+	{"history", HISTORY, history_command, false, false,
+	"the terms that have ended, the latest first"},
+	{"resign", RESIGN, resign_command, true, false,
+	"ask the leader to hand over"},
+	{"revoke", REVOKE, revoke_command, true, false,
+	"end a term against its leader's will"},
+	{"transfer", TRANSFER, transfer_command, true, false,
+	"hand over a term that you hold"},
+	{"release", RELEASE, release_command, true, false,
+	"end a term that you hold"},
+	{"warnings", WARNINGS, warnings_command, false, false,
+	"what an administrator should mend; status 1 if there is any"},
+};
+
+#define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+/* ---------------------------------------------------------------------
+ * Options
+ * ---------------------------------------------------------------------
+ */
+
+enum
+{
+	OPT_SCHEMA = 256, OPT_INSTANCE, OPT_LEASE, OPT_RENEW, OPT_JITTER,
+	OPT_KILL_AFTER, OPT_PRIORITY, OPT_YIELD, OPT_INFO, OPT_MAX_TERM, OPT_WAIT,
+	OPT_ONCE, OPT_AT_MOST_EVERY, OPT_HEALTH, OPT_HEALTH_EVERY,
+	OPT_HEALTH_FAILURES, OPT_SIT_OUT, OPT_STATUS_FILE, OPT_WATCH, OPT_FORMAT,
+	OPT_LIMIT, OPT_IMMEDIATELY, OPT_TOKEN, OPT_SUCCESSOR, OPT_HOLD, OPT_HELP
+};
+
+static const struct Option
+{
+	int			key;			/* a letter, or one of the above */
+	const char *name;
+	const char *argument;		/* what it is called in the help; NULL: none */
+	int			commands;		/* that take it */
+	const char *help;
+}			options_table[] = {
+	{'l', "lock", "LOCK", ALL & ~WARNINGS, "the lock: a number, or a name"},
+	{OPT_INSTANCE, "instance", "NAME", RUN, "what our name begins with (the host's name)"},
+	{OPT_LEASE, "lease", "DURATION", RUN, "length of the lease (10s)"},
+	{OPT_RENEW, "renew", "DURATION", RUN, "time between heartbeats (3s)"},
+	{OPT_JITTER, "jitter", "DURATION", RUN, "random deviation of that (2s)"},
+	{OPT_KILL_AFTER, "kill-after", "DURATION", RUN, "from SIGTERM for the command to SIGKILL (1s)"},
+	{OPT_PRIORITY, "priority", "N", RUN, "0 to 9: of several that wait, the largest leads (0)"},
+	{OPT_YIELD, "yield", NULL, RUN, "hand over when a larger priority waits"},
+	{OPT_INFO, "info", "TEXT", RUN, "told to followers, an address for example"},
+	{OPT_MAX_TERM, "max-term", "DURATION", RUN, "hand over after so long"},
+	{OPT_WAIT, "wait", "DURATION", RUN, "give up if not elected by then (never)"},
+	{OPT_ONCE, "once", NULL, RUN, "exit when the command has, with its status"},
+	{OPT_AT_MOST_EVERY, "at-most-every", "DURATION", RUN, "nobody leads again before a term is that old"},
+	{OPT_HEALTH, "health", "COMMAND", RUN, "a shell command that fails when ours does not work"},
+	{OPT_HEALTH_EVERY, "health-every", "DURATION", RUN, "from one check to the next, and its limit (5s)"},
+	{OPT_HEALTH_FAILURES, "health-failures", "N", RUN, "hand over after so many in a row (3)"},
+	{OPT_SIT_OUT, "sit-out", "DURATION", RUN, "then do not lead for so long (the lease)"},
+	{OPT_STATUS_FILE, "status-file", "PATH", RUN, "keep who leads in this file, as JSON"},
+	{OPT_WATCH, "watch", NULL, STATUS, "show it again at each change, until interrupted"},
+	{OPT_FORMAT, "format", "FORMAT", STATUS | HISTORY, "table or json (table)"},
+	{OPT_LIMIT, "limit", "N", HISTORY, "so many terms (20)"},
+	{OPT_IMMEDIATELY, "immediately", NULL, REVOKE, "let others lead at once: the old leader must be stopped"},
+	{OPT_INSTANCE, "instance", "NAME", TRANSFER | RELEASE, "who holds the term: you"},
+	{OPT_TOKEN, "token", "TOKEN", TRANSFER | RELEASE, "of the term"},
+	{OPT_SUCCESSOR, "successor", "NAME", TRANSFER, "who leads then (the first that waits)"},
+	{OPT_HOLD, "hold", "DURATION", RELEASE, "nobody leads before the term is that old"},
+	{'h', "host", "HOSTNAME", ALL, "database server host or socket directory; a,b,c: several"},
+	{'p', "port", "PORT", ALL, "database server port"},
+	{'U', "username", "USERNAME", ALL, "user name to connect as"},
+	{'d', "dbname", "DBNAME", ALL, "database name, or connection string"},
+	{'w', "no-password", NULL, ALL, "never prompt for a password (it never does)"},
+	{OPT_SCHEMA, "schema", "SCHEMA", ALL, "the extension's (found by itself)"},
+	{'q', "quiet", NULL, ALL, "say nothing but errors"},
+	{'V', "version", NULL, ALL, "output version information, then exit"},
+	{OPT_HELP, "help", NULL, ALL, "show this help, then exit"},
+};
+
+#define N_OPTIONS (sizeof(options_table) / sizeof(options_table[0]))
 
 static void
-usage(void)
+option_help(const struct Option *option)
 {
-	printf("%s leads, and runs a command while it does, by locks of leader_election.\n\n"
-		   "Usage:\n"
-		   "  %s run --lock LOCK [OPTION]... -- COMMAND [ARGUMENT]...\n\n"
-		   "LOCK is a number, or a name.  A duration is a number with its unit: 500ms, 10s,\n"
-		   "5min, 23h, 1d.\n\n"
-		   "Options of run:\n"
-		   "  -l, --lock=LOCK             the lock to lead\n"
-		   "      --instance=NAME         what our name begins with (the host's name)\n"
-		   "      --lease=DURATION        length of the lease (10s)\n"
-		   "      --renew=DURATION        time between heartbeats (3s)\n"
-		   "      --jitter=DURATION       random deviation of that (2s)\n"
-		   "      --kill-after=DURATION   from SIGTERM for the command to SIGKILL (1s)\n"
-		   "      --priority=N            0 to 9, of several that wait the largest leads (0)\n"
-		   "      --max-term=DURATION     hand over after so long\n"
-		   "      --wait=DURATION         give up if not elected by then (for ever)\n"
-		   "      --once                  exit with the command's status when it has ended\n"
-		   "      --at-most-every=DURATION\n"
-		   "                              nobody leads again before the term is that old\n\n"
-		   "Connection options:\n"
-		   "  -h, --host=HOSTNAME         database server host or socket directory\n"
-		   "  -p, --port=PORT             database server port\n"
-		   "  -U, --username=USERNAME     user name to connect as\n"
-		   "  -d, --dbname=DBNAME         database name, or connection string\n\n"
-		   "Other options:\n"
-		   "  -q, --quiet                 say nothing but errors\n"
-		   "  -V, --version               output version information, then exit\n"
-		   "  -?, --help                  show this help, then exit\n",
-		   PROGNAME, PROGNAME);
+	char		text[64];
+
+	int			letter = option->key == OPT_HELP ? '?' : option->key;
+
+	snprintf(text, sizeof(text), "%c%c%c --%s%s%s",
+			 letter < 256 ? '-' : ' ', letter < 256 ? letter : ' ', letter < 256 ? ',' : ' ',
+			 option->name, option->argument != NULL ? "=" : "",
+			 option->argument != NULL ? option->argument : "");
+	printf("  %-29s %s\n", text, option->help);
 }
 
 static void
-try_help(void)
+usage(const struct Command *command)
 {
-	hint("Try \"%s --help\" for more information.", PROGNAME);
+	printf("%s leads, and runs a command while it does, by locks of leader_election.\n\nUsage:\n",
+		   PROGNAME);
+	if (command == NULL)
+	{
+		printf("  %s COMMAND [OPTION]...\n\nCommands:\n", PROGNAME);
+		for (size_t i = 0; i < N_COMMANDS; i++)
+			printf("  %-10s %s\n", commands[i].name, commands[i].does);
+		printf("\nOptions of all commands:\n");
+	}
+	else
+		printf("  %s %s%s [OPTION]...%s\n\nOptions:\n", PROGNAME, command->name,
+			   command->needs_lock ? " --lock=LOCK" : "",
+			   command->takes_command ? " -- COMMAND [ARGUMENT]..." : "");
+	for (size_t i = 0; i < N_OPTIONS; i++)
+	{
+		int			takes = options_table[i].commands;
+
+		if (command != NULL ? (takes & command->bit) != 0 : takes == ALL)
+			option_help(&options_table[i]);
+	}
+	if (command == NULL)
+		printf("\n\"%s COMMAND --help\" shows those of a command.\n", PROGNAME);
+	printf("\nA duration has its unit: 500ms, 10s, 5min, 23h, 1d.  The environment's PG* variables\n"
+		   "and service files say where to connect, as for psql.\n");
+}
+
+static void
+try_help(const struct Command *command)
+{
+	hint("Try \"%s%s%s --help\" for more information.", PROGNAME,
+		 command != NULL ? " " : "", command != NULL ? command->name : "");
 	exit(EXIT_USAGE);
 }
 
+/* ---------------------------------------------------------------------
+ * Arguments
+ * ---------------------------------------------------------------------
+ */
+
 static Time
-duration_option(const char *name, const char *text, Time min, Time max)
+duration_argument(const char *name, const char *text, Time min, Time max)
 {
 	Time		duration;
 
 	if (!duration_parse(text, &duration))
-		die(EXIT_USAGE, "%s \"%s\" is not a duration such as 500ms, 10s or 23h", name, text);
+		die(EXIT_USAGE, "--%s \"%s\" is not a duration such as 500ms, 10s or 23h", name, text);
 	if (duration < min || duration > max)
-		die(EXIT_USAGE, "%s %s is outside the range %s to %s", name, text,
+		die(EXIT_USAGE, "--%s %s is outside the range %s to %s", name, text,
 			duration_text(min), duration_text(max));
 	return duration;
 }
 
+static int
+number_argument(const char *name, const char *text, int min, int max)
+{
+	char	   *end;
+	long		number;
+
+	errno = 0;
+	number = strtol(text, &end, 10);
+	if (end == text || *end != '\0')
+		die(EXIT_USAGE, "--%s \"%s\" is not a number", name, text);
+	if (errno != 0 || number < min || number > max)
+		die(EXIT_USAGE, "--%s %s is outside the range %d to %d", name, text, min, max);
+	return (int) number;
+}
+
+static const char *
+text_argument(const char *name, const char *text, size_t min, size_t max)
+{
+	size_t		length = strlen(text);
+
+	if (length < min || length > max)
+		die(EXIT_USAGE, "--%s \"%s\" has %zu bytes, which is outside the range %zu to %zu",
+			name, text, length, min, max);
+	return text;
+}
+
+/* The option --name, or -letter, with this argument, has been given. */
+static void
+take_option(const struct Option *option, const char *argument, Target *target,
+			Options *options)
+{
+	const char *name = option->name;
+
+	switch (option->key)
+	{
+		case 'l':
+			target->lock = argument;
+			break;
+		case 'h':
+			target->host = argument;
+			break;
+		case 'p':
+			target->port = argument;
+			break;
+		case 'U':
+			target->user = argument;
+			break;
+		case 'd':
+			target->dbname = argument;
+			break;
+		case 'w':
+			break;
+		case 'q':
+			quiet = true;
+			break;
+		case OPT_SCHEMA:
+			target->wanted_schema = argument;
+			break;
+		case OPT_INSTANCE:
+			/* of a server's 127 bytes, run adds some */
+			options->instance = text_argument(name, argument, 1,
+											  (option->commands & RUN) ? 100 : 127);
+			break;
+		case OPT_LEASE:
+			options->lease = duration_argument(name, argument, 100 * MS, DAY);
+			break;
+		case OPT_RENEW:
+			options->renew = duration_argument(name, argument, 10 * MS, DAY);
+			break;
+		case OPT_JITTER:
+			options->jitter = duration_argument(name, argument, 0, DAY);
+			break;
+		case OPT_KILL_AFTER:
+			options->kill_after = duration_argument(name, argument, 0, DAY);
+			break;
+		case OPT_PRIORITY:
+			options->priority = number_argument(name, argument, 0, 9);
+			break;
+		case OPT_YIELD:
+			options->yield = true;
+			break;
+		case OPT_INFO:
+			options->info = text_argument(name, argument, 0, 512);
+			break;
+		case OPT_MAX_TERM:
+			options->max_term = duration_argument(name, argument, SECOND, YEAR);
+			break;
+		case OPT_WAIT:
+			options->wait = duration_argument(name, argument, 0, YEAR);
+			break;
+		case OPT_ONCE:
+			options->once = true;
+			break;
+		case OPT_AT_MOST_EVERY:
+			options->at_most_every = duration_argument(name, argument, MS, DAY);
+			break;
+		case OPT_HEALTH:
+			options->health = text_argument(name, argument, 1, 10000);
+			break;
+		case OPT_HEALTH_EVERY:
+			options->health_every = duration_argument(name, argument, 200 * MS, DAY);
+			break;
+		case OPT_HEALTH_FAILURES:
+			options->health_failures = number_argument(name, argument, 1, 1000);
+			break;
+		case OPT_SIT_OUT:
+			options->sit_out = duration_argument(name, argument, 0, DAY);
+			break;
+		case OPT_STATUS_FILE:
+			options->status_file = text_argument(name, argument, 1, PATH_MAX - 8);
+			break;
+		case OPT_WATCH:
+			options->watch = true;
+			break;
+		case OPT_FORMAT:
+			if (strcmp(argument, "table") != 0 && strcmp(argument, "json") != 0)
+				die(EXIT_USAGE, "--%s \"%s\" is neither \"table\" nor \"json\"", name, argument);
+			options->json = argument[0] == 'j';
+			break;
+		case OPT_LIMIT:
+			options->limit = number_argument(name, argument, 1, 100000);
+			break;
+		case OPT_IMMEDIATELY:
+			options->immediately = true;
+			break;
+		case OPT_TOKEN:
+			options->token = text_argument(name, argument, 1, 19);
+			if (argument[strspn(argument, "0123456789")] != '\0')
+				die(EXIT_USAGE, "--%s \"%s\" is not a number", name, argument);
+			break;
+		case OPT_SUCCESSOR:
+			options->successor = text_argument(name, argument, 1, 127);
+			break;
+		case OPT_HOLD:
+			options->hold = duration_argument(name, argument, 0, DAY);
+			break;
+	}
+}
+
 /* Would the lease live from one heartbeat to the next but one? */
 static void
-check_run_options(const RunOptions *options)
+check_run(Options *options)
 {
 	if (options->jitter > options->renew)
 		die(EXIT_USAGE, "--jitter %s is longer than --renew %s",
@@ -81,143 +351,157 @@ check_run_options(const RunOptions *options)
 	if (options->kill_after > options->lease - options->renew - options->jitter)
 		die(EXIT_USAGE, "--kill-after %s leaves no time for a heartbeat in a --lease of %s",
 			duration_text(options->kill_after), duration_text(options->lease));
-	if (options->argv[0] == NULL)
+	if (options->health == NULL &&
+		(options->health_every != 0 || options->health_failures != 0 || options->sit_out >= 0))
+		die(EXIT_USAGE, "--health-every, --health-failures and --sit-out need --health");
+	if (options->health_every == 0)
+		options->health_every = 5 * SECOND;
+	if (options->health_failures == 0)
+		options->health_failures = 3;
+	if (options->sit_out < 0)
+		options->sit_out = options->lease;
+}
+
+/*
+ * The lock must be told from the command line alone, as a name that is not what
+ * was meant would silently be another lock.
+ */
+static void
+check_lock(const char *lock)
+{
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_";
+	size_t		n_digits = strspn(lock, "0123456789");
+	bool		minus = lock[0] == '-';
+
+	if (minus)
+		n_digits = strspn(lock + 1, "0123456789");
+	if (n_digits > 0 && lock[n_digits + minus] == '\0')
 	{
-		complain("no command was given");
-		try_help();
+		errno = 0;
+		(void) strtoll(lock, NULL, 10);
+		if (errno != 0)
+			die(EXIT_USAGE, "lock %s is outside the range of bigint, %lld to %lld",
+				lock, LLONG_MIN, LLONG_MAX);
+		return;
+	}
+	if (strlen(lock) > 200 || strspn(lock, letters) == 0 ||
+		strspn(lock, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789.:/@-") != strlen(lock))
+	{
+		complain("lock \"%s\" is neither a number nor a name", lock);
+		hint("A name begins with a letter and has up to 200 ASCII letters, digits, and _ . : / @ -.");
+		exit(EXIT_USAGE);
 	}
 }
 
-enum
-{
-	OPT_INSTANCE = 256, OPT_LEASE, OPT_RENEW, OPT_JITTER, OPT_KILL_AFTER,
-	OPT_PRIORITY, OPT_MAX_TERM, OPT_WAIT, OPT_ONCE, OPT_AT_MOST_EVERY
-};
+/* ---------------------------------------------------------------------
+ * main
+ * ---------------------------------------------------------------------
+ */
 
 int
 main(int argc, char **argv)
 {
-	static const struct option long_options[] = {
-		{"lock", required_argument, NULL, 'l'},
-		{"host", required_argument, NULL, 'h'},
-		{"port", required_argument, NULL, 'p'},
-		{"username", required_argument, NULL, 'U'},
-		{"dbname", required_argument, NULL, 'd'},
-		{"quiet", no_argument, NULL, 'q'},
-		{"version", no_argument, NULL, 'V'},
-		{"help", no_argument, NULL, '?'},
-		{"instance", required_argument, NULL, OPT_INSTANCE},
-		{"lease", required_argument, NULL, OPT_LEASE},
-		{"renew", required_argument, NULL, OPT_RENEW},
-		{"jitter", required_argument, NULL, OPT_JITTER},
-		{"kill-after", required_argument, NULL, OPT_KILL_AFTER},
-		{"priority", required_argument, NULL, OPT_PRIORITY},
-		{"max-term", required_argument, NULL, OPT_MAX_TERM},
-		{"wait", required_argument, NULL, OPT_WAIT},
-		{"once", no_argument, NULL, OPT_ONCE},
-		{"at-most-every", required_argument, NULL, OPT_AT_MOST_EVERY},
-		{NULL, 0, NULL, 0}
-	};
+	const struct Command *command = NULL;
+	struct option long_options[N_OPTIONS + 1] = {0};
+	const struct Option *taken[N_OPTIONS];
+	char		letters[2 * N_OPTIONS + 2] = "+";	/* stop at the command's
+													 * first word */
+	size_t		n_long = 0;
 	Target		target = {0};
-	RunOptions	options = {
+	Options		options = {
 		.lease = 10 * SECOND,.renew = 3 * SECOND,.jitter = 2 * SECOND,
-		.kill_after = SECOND,.max_term = NEVER,.wait = NEVER
+		.kill_after = SECOND,.max_term = NEVER,.wait = NEVER,.sit_out = -1,
+		.limit = 20
 	};
-	const char *command = NULL;
 	int			c;
 
 	if (argc > 1 && argv[1][0] != '-')
 	{
-		command = argv[1];
+		for (size_t i = 0; i < N_COMMANDS; i++)
+		{
+			if (strcmp(argv[1], commands[i].name) == 0)
+				command = &commands[i];
+		}
+		if (command == NULL)
+		{
+			complain("unrecognized command \"%s\"", argv[1]);
+			try_help(NULL);
+		}
 		argv++;
 		argc--;
 	}
-	/* + : what follows the first word that is no option is the command's */
-	while ((c = getopt_long(argc, argv, "+l:h:p:U:d:qV?", long_options, NULL)) != -1)
+
+	/* only the options of this command, so that getopt complains of others */
+	for (size_t i = 0; i < N_OPTIONS; i++)
 	{
-		switch (c)
+		const struct Option *option = &options_table[i];
+
+		if (command != NULL ? (option->commands & command->bit) == 0 : option->commands != ALL)
+			continue;
+		taken[n_long] = option;
+		long_options[n_long].name = option->name;
+		long_options[n_long].has_arg = option->argument != NULL ? required_argument : no_argument;
+		long_options[n_long++].val = option->key;
+		if (option->key < 256)
+			sprintf(letters + strlen(letters), "%c%s", option->key,
+					option->argument != NULL ? ":" : "");
+	}
+
+	if (argc > 1 && strcmp(argv[1], "-?") == 0)
+		argv[1] = "--help";		/* to getopt a ? is an error */
+	argv[0] = PROGNAME;			/* in its complaints */
+	while ((c = getopt_long(argc, argv, letters, long_options, NULL)) != -1)
+	{
+		if (c == '?')			/* getopt has complained */
+			try_help(command);
+		if (c == OPT_HELP)
 		{
-			case 'l':
-				target.lock = optarg;
-				break;
-			case 'h':
-				target.host = optarg;
-				break;
-			case 'p':
-				target.port = optarg;
-				break;
-			case 'U':
-				target.user = optarg;
-				break;
-			case 'd':
-				target.dbname = optarg;
-				break;
-			case 'q':
-				quiet = true;
-				break;
-			case 'V':
-				printf("%s (leader_election) %s\n", PROGNAME, VERSION);
-				return 0;
-			case '?':
-				if (strcmp(argv[optind - 1], "--help") == 0 ||
-					strcmp(argv[optind - 1], "-?") == 0)
-				{
-					usage();
-					return 0;
-				}
-				try_help();
-				break;
-			case OPT_INSTANCE:
-				if (strlen(optarg) > 100 || optarg[0] == '\0')
-					die(EXIT_USAGE, "--instance \"%s\" has %zu bytes, which is outside the range 1 to 100",
-						optarg, strlen(optarg));
-				options.instance = optarg;
-				break;
-			case OPT_LEASE:
-				options.lease = duration_option("--lease", optarg, 100 * MS, DAY);
-				break;
-			case OPT_RENEW:
-				options.renew = duration_option("--renew", optarg, 10 * MS, DAY);
-				break;
-			case OPT_JITTER:
-				options.jitter = duration_option("--jitter", optarg, 0, DAY);
-				break;
-			case OPT_KILL_AFTER:
-				options.kill_after = duration_option("--kill-after", optarg, 0, DAY);
-				break;
-			case OPT_PRIORITY:
-				if (strlen(optarg) != 1 || optarg[0] < '0' || optarg[0] > '9')
-					die(EXIT_USAGE, "--priority \"%s\" is outside the range 0 to 9", optarg);
-				options.priority = optarg[0] - '0';
-				break;
-			case OPT_MAX_TERM:
-				options.max_term = duration_option("--max-term", optarg, SECOND, 365 * DAY);
-				break;
-			case OPT_WAIT:
-				options.wait = duration_option("--wait", optarg, 0, 365 * DAY);
-				break;
-			case OPT_ONCE:
-				options.once = true;
-				break;
-			case OPT_AT_MOST_EVERY:
-				options.at_most_every = duration_option("--at-most-every", optarg, MS, DAY);
-				break;
+			usage(command);
+			return 0;
+		}
+		if (c == 'V')
+		{
+			printf("%s (leader_election) %s\n", PROGNAME, VERSION);
+			return 0;
+		}
+		for (size_t i = 0; i < n_long; i++)
+		{
+			if (taken[i]->key == c)
+				take_option(taken[i], optarg, &target, &options);
 		}
 	}
 
 	if (command == NULL)
 	{
 		complain("no command was given");
-		try_help();
+		try_help(NULL);
 	}
-	if (strcmp(command, "run") != 0)
+	if (target.lock == NULL && command->needs_lock)
 	{
-		complain("unrecognized command \"%s\"", command);
-		try_help();
+		complain("no lock was given: --lock=LOCK");
+		try_help(command);
 	}
-	if (target.lock == NULL)
-		die(EXIT_USAGE, "no lock was given: --lock=LOCK");
+	if (target.lock != NULL)
+		check_lock(target.lock);
+	if (command->takes_command && optind >= argc)
+	{
+		complain("no command to run was given");
+		try_help(command);
+	}
+	if (!command->takes_command && optind < argc)
+	{
+		complain("too many command-line arguments (first is \"%s\")", argv[optind]);
+		try_help(command);
+	}
+	if (command->bit == RUN)
+		check_run(&options);
+	if ((command->bit & (TRANSFER | RELEASE)) != 0 &&
+		(options.instance == NULL || options.token == NULL))
+	{
+		complain("%s needs --instance and --token of the term that you hold", command->name);
+		hint("To end another's term use \"%s resign\" or \"%s revoke\".", PROGNAME, PROGNAME);
+		exit(EXIT_USAGE);
+	}
 	options.argv = argv + optind;
-	check_run_options(&options);
-	return run_command(&target, &options);
+	return command->function(&target, &options);
 }

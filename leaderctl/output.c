@@ -73,6 +73,13 @@ die(int status, const char *format,...)
 	exit(status);
 }
 
+/* A server's message; complain() says "error" itself. */
+const char *
+without_severity(const char *message)
+{
+	return strncmp(message, "ERROR:  ", 8) == 0 ? message + 8 : message;
+}
+
 /* In memory of its own; there is always enough of that for a line. */
 char *
 format_string(const char *format,...)
@@ -85,4 +92,31 @@ format_string(const char *format,...)
 		die(EXIT_FAILED, "out of memory");
 	va_end(args);
 	return text;
+}
+
+/* A JSON string, or null; in memory of its own */
+char *
+json_text(const char *text)
+{
+	char	   *json;
+	char	   *to;
+
+	if (text == NULL)
+		return format_string("null");
+	json = malloc(6 * strlen(text) + 3);
+	if (json == NULL)
+		die(EXIT_FAILED, "out of memory");
+	to = json;
+	*to++ = '"';
+	for (; *text != '\0'; text++)
+	{
+		if (*text == '"' || *text == '\\')
+			*to++ = '\\';
+		if ((unsigned char) *text < 0x20)
+			to += sprintf(to, "\\u%04x", *text);
+		else
+			*to++ = *text;
+	}
+	strcpy(to, "\"");
+	return json;
 }

@@ -1,0 +1,267 @@
+/*-------------------------------------------------------------------------
+ *
+ * connect.c
+ *	  Connecting, and whether all that is needed is there.
+ *
+ * What is wrong from the start is said before anything is started, with what to
+ * do about it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "leaderctl.h"
+
+/* an attempt takes no longer */
+#define PATIENCE (5 * SECOND)
+
+static bool
+names_several(const char *hosts)
+{
+	return hosts != NULL && strchr(hosts, ',') != NULL;
+}
+
+/*
+ * Start to connect.  What the user has not said: a server whose host vanishes
+ * is noticed within seconds, and of several hosts only the primary will do.
+ */
+PGconn *
+connect_start(const Target *target, const char *name, const Hosts *hosts)
+{
+	bool		primary = getenv("PGTARGETSESSIONATTRS") == NULL &&
+		(names_several(target->host) || names_several(target->dbname) ||
+		 names_several(getenv("PGHOST")));
+
+	/* what comes later wins, and dbname may be a connection string */
+	const char *const keywords[] = {
+		"fallback_application_name", "keepalives_idle", "keepalives_interval",
+		"keepalives_count", "tcp_user_timeout", "target_session_attrs",
+		"dbname", "host", "port", "user", "hostaddr", NULL
+	};
+	const char *const values[] = {
+		name, "2", "1", "3", "5000", primary ? "read-write" : NULL,
+		target->dbname, hosts->host != NULL ? hosts->host : target->host,
+		hosts->port != NULL ? hosts->port : target->port, target->user,
+		hosts->hostaddr, NULL
+	};
+
+	return PQconnectStartParams(keywords, values, 1);
+}
+
+/* "a,b,c" becomes "b,c,a", in place. */
+static void
+rotate_list(char *list)
+{
+	char	   *comma = list != NULL ? strchr(list, ',') : NULL;
+	size_t		head;
+	char	   *copy;
+
+	if (comma == NULL)
+		return;
+	head = comma - list;
+	copy = strdup(list);
+	if (copy == NULL)
+		return;
+	memmove(list, comma + 1, strlen(comma + 1));
+	sprintf(list + strlen(copy) - head - 1, ",%.*s", (int) head, copy);
+	free(copy);
+}
+
+/*
+ * The next attempt starts from another host: libpq waits for the one it has
+ * reached for as long as we let it, and would never come to those behind it.
+ */
+void
+connect_rotate(PGconn *conn, Hosts *hosts)
+{
+	PQconninfoOption *options = PQconninfo(conn);
+
+	for (PQconninfoOption *option = options; option && option->keyword; option++)
+	{
+		char	  **list = strcmp(option->keyword, "host") == 0 ? &hosts->host :
+			strcmp(option->keyword, "hostaddr") == 0 ? &hosts->hostaddr :
+			strcmp(option->keyword, "port") == 0 ? &hosts->port : NULL;
+
+		if (list == NULL || option->val == NULL || option->val[0] == '\0')
+			continue;
+		free(*list);
+		*list = strdup(option->val);
+		rotate_list(*list);
+	}
+	PQconninfoFree(options);
+}
+
+/*
+ * Connect, and wait for it.  NULL, and an error in memory of its own: it cannot
+ * be had.
+ */
+PGconn *
+connect_now(const Target *target, const char *name, char **error)
+{
+	Hosts		hosts = {0};
+	PGconn	   *conn = connect_start(target, name, &hosts);
+	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
+	Time		until = clock_now() + PATIENCE;
+	const char *message = "the server does not answer";
+
+	if (conn == NULL)
+		die(EXIT_USAGE, "out of memory");
+	while (PQstatus(conn) != CONNECTION_BAD && status != PGRES_POLLING_OK &&
+		   status != PGRES_POLLING_FAILED && clock_now() < until)
+	{
+		struct pollfd socket = {
+			.fd = PQsocket(conn),
+			.events = status == PGRES_POLLING_READING ? POLLIN : POLLOUT
+		};
+
+		if (poll(&socket, 1, clock_timeout(until)) > 0)
+			status = PQconnectPoll(conn);
+	}
+	if (status == PGRES_POLLING_OK)
+		return conn;
+	if (PQstatus(conn) == CONNECTION_BAD || status == PGRES_POLLING_FAILED)
+		message = PQerrorMessage(conn);
+	*error = format_string("%s", message);
+	PQfinish(conn);
+	return NULL;
+}
+
+/* Ask, and wait for the answer; an error ends the program. */
+PGresult *
+ask_now(PGconn *conn, const char *sql, int n_values, const char *const *values)
+{
+	PGresult   *result = PQexecParams(conn, sql, n_values, NULL, values, NULL,
+									  NULL, 0);
+
+	if (PQresultStatus(result) != PGRES_TUPLES_OK)
+		die(EXIT_FAILED, "%s", without_severity(PQresultErrorMessage(result)));
+	return result;
+}
+
+static void
+check_schema(PGconn *conn, Target *target, bool standby_will_do)
+{
+	PGresult   *result;
+
+	result = ask_now(conn, "SELECT pg_catalog.quote_ident(n.nspname), pg_catalog.pg_is_in_recovery(),"
+					 " pg_catalog.has_schema_privilege(n.oid, 'USAGE'), pg_catalog.quote_ident(current_user),"
+					 " n.nspname"
+					 " FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace"
+					 " WHERE e.extname = 'leader_election'", 0, NULL);
+	if (PQntuples(result) == 0)
+	{
+		complain("database \"%s\" has no extension leader_election", PQdb(conn));
+		hint("Run CREATE EXTENSION leader_election in it, or name another database with --dbname.");
+		exit(EXIT_USAGE);
+	}
+	target->schema = strdup(PQgetvalue(result, 0, 0));
+	target->role = strdup(PQgetvalue(result, 0, 3));
+	if (target->wanted_schema != NULL && strcmp(target->wanted_schema, PQgetvalue(result, 0, 4)) != 0)
+		die(EXIT_USAGE, "the extension of database \"%s\" is in schema %s, not in \"%s\"",
+			PQdb(conn), target->schema, target->wanted_schema);
+	if (PQgetvalue(result, 0, 1)[0] == 't' && !standby_will_do)
+	{
+		complain("the server is a standby");
+		hint("Leaders are elected on the primary. Connect to it, or name all hosts: --host a,b.");
+		exit(EXIT_USAGE);
+	}
+	if (PQgetvalue(result, 0, 2)[0] != 't')
+	{
+		complain("role %s may not use schema %s, where the extension is", target->role, target->schema);
+		hint("GRANT USAGE ON SCHEMA %s TO %s;", target->schema, target->role);
+		exit(EXIT_USAGE);
+	}
+	PQclear(result);
+}
+
+static bool
+is_view(const char *name)
+{
+	return strncmp(name, "leader_", 7) == 0;
+}
+
+/* All grants that are missing are named at once. */
+static void
+check_grants(PGconn *conn, const Target *target, const char *const *needed)
+{
+	int			n_missing = 0;
+
+	for (const char *const *name = needed; *name != NULL; name++)
+	{
+		PGresult   *result;
+
+		if (is_view(*name))
+			result = ask_now(conn, "SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(c.oid, 'SELECT'))"
+							 " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_depend d ON d.objid = c.oid"
+							 " JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid"
+							 " WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype = 'e'"
+							 " AND e.extname = 'leader_election' AND c.relname = $1", 1, name);
+		else
+			result = ask_now(conn, "SELECT pg_catalog.bool_and(pg_catalog.has_function_privilege(p.oid, 'EXECUTE'))"
+							 " FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_depend d ON d.objid = p.oid"
+							 " JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid"
+							 " WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.deptype = 'e'"
+							 " AND e.extname = 'leader_election' AND p.proname = $1", 1, name);
+		if (PQgetvalue(result, 0, 0)[0] != 't')
+		{
+			if (n_missing++ == 0)
+				complain("role %s may not do this", target->role);
+			hint("GRANT %s%s.%s TO %s;", is_view(*name) ? "SELECT ON " : "EXECUTE ON FUNCTION ",
+				 target->schema, *name, target->role);
+		}
+		PQclear(result);
+	}
+	if (n_missing > 0)
+		exit(EXIT_USAGE);
+}
+
+/* Locks are numbers; what is not is a name, and main.c has looked at it. */
+static void
+find_lock_id(PGconn *conn, Target *target)
+{
+	size_t		n_digits = strspn(target->lock, "-0123456789");
+
+	if (target->lock[n_digits] == '\0')
+		snprintf(target->lock_id, sizeof(target->lock_id), "%lld", strtoll(target->lock, NULL, 10));
+	else
+	{
+		char	   *sql = format_string("SELECT %s.le_lock_id($1)", target->schema);
+		PGresult   *result = ask_now(conn, sql, 1, &target->lock);
+
+		snprintf(target->lock_id, sizeof(target->lock_id), "%s", PQgetvalue(result, 0, 0));
+		PQclear(result);
+		free(sql);
+	}
+}
+
+/*
+ * Exits, with what to do, if this server, or our role on it, will not do.
+ * needed: names of functions and views that must be usable.  Finds the
+ * extension's schema and the lock's id.
+ */
+void
+check_server(PGconn *conn, Target *target, const char *const *needed,
+			 bool standby_will_do)
+{
+	check_schema(conn, target, standby_will_do);
+	check_grants(conn, target, needed);
+	if (target->lock != NULL)
+		find_lock_id(conn, target);
+}
+
+/* A connection for a command that asks and goes, or the end of the program */
+PGconn *
+connect_checked(Target *target, const char *name, const char *const *needed,
+				bool standby_will_do)
+{
+	char	   *error;
+	PGconn	   *conn = connect_now(target, name, &error);
+
+	if (conn == NULL)
+		die(EXIT_USAGE, "%s", error);
+	check_server(conn, target, needed, standby_will_do);
+	return conn;
+}
