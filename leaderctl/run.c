@@ -174,7 +174,9 @@ take_news(Run *run, TermNews news)
 	switch (news)
 	{
 		case NEWS_ELECTED:
-			start_command(run);
+			/* told to stop meanwhile: only to end it */
+			if (run->stopped_at == NEVER)
+				start_command(run);
 			break;
 		case NEWS_KEPT:
 		case NEWS_RESIGN:
@@ -254,6 +256,8 @@ is_over(const Run *run, Time now, int *status)
 static Time
 wakes_at(const Run *run, TermWish wish, Time now)
 {
+	Time		give_up = run->has_run ? NEVER : run->term.gives_up_at;
+	Time		go = run->stopped_at != NEVER ? run->stopped_at + STOP_PATIENCE : NEVER;
 	Time		times[] = {
 		term_wakes_at(&run->term, wish),
 		health_wakes_at(&run->health),
@@ -262,8 +266,9 @@ wakes_at(const Run *run, TermWish wish, Time now)
 		is_running(run) && run->ending == NULL &&
 		run->options->max_term != NEVER ? run->term.began + run->options->max_term : NEVER,
 		run->not_before > now ? run->not_before : NEVER,
-		run->has_run ? NEVER : run->term.gives_up_at,
-		run->stopped_at != NEVER ? run->stopped_at + STOP_PATIENCE : NEVER,
+		/* once each: the command may run for longer */
+		give_up > now ? give_up : NEVER,
+		go > now ? go : NEVER,
 	};
 	Time		at = NEVER;
 
