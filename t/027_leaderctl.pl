@@ -13,6 +13,7 @@ use IPC::Run;
 use Leaderctl;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Proxy;
 use Test::More;
 use Time::HiRes qw(usleep);
 
@@ -40,6 +41,13 @@ sub start
 		lock => $lock,
 		%more,
 		options => [ '-d', $connstr, @usual, @{ $more{options} // [] } ]);
+}
+
+# How many heartbeats the server has had of it
+sub beats
+{
+	my ($self) = @_;
+	return scalar grep { $_->[0] eq 'le_keep_alive' } @{ Leaderctl::calls($node->logfile)->{ $self->{name} } // [] };
 }
 
 sub works
@@ -91,7 +99,7 @@ subtest 'wrong from the start' => sub {
 		[ [ '-l', 1, '--lease', '1s' ], qr/shorter than twice --renew/ ],
 		[ [ '-l', 1, '--lease', '10' ], qr/"10" is not a duration/ ],
 		[ [ '-l', 1, '--priority', '10' ], qr/outside the range 0 to 9/ ],
-		[ [ '-l', '9223372036854775808' ], qr/out of the range of bigint/ ],
+		[ [ '-l', '9223372036854775808' ], qr/range of bigint/ ],
 		[ [ '-l', 1, '-d', $node->connstr('empty') ], qr/has no extension leader_election/ ])
 	{
 		my ($options, $expected) = @{$case};
@@ -234,6 +242,74 @@ subtest 'faults of the server' => sub {
 	$_->{a}->signal('CONT') foreach @cases;
 	judge("$_->{name}", {}, $_->{a}, $_->{b}) foreach @cases;
 	stop_all(map { ($_->{a}, $_->{b}) } @cases);
+};
+
+# A lease counts from before the heartbeat, however late its answer comes; and a
+# server process that says nothing is not waited for until the lease is over.
+subtest 'late and missing answers' => sub {
+	my $socket = $node->host . '/.s.PGSQL.';
+	mkdir "$build/proxy";
+	my $proxy = Proxy->new("$build/proxy/.s.PGSQL." . $node->port, $socket . $node->port, 0.7);
+	my @slow = ('-h', "$build/proxy", '--renew', '1s', '--jitter', '0s');
+	my $late = start('late', ++$lock, options => \@slow);
+	my $frozen = start('frozen', ++$lock);
+	works($_) foreach ($late, $frozen);
+	my $successor = start('successor-of-late', $late->{lock});
+	all_wait($successor);
+
+	my $backend = $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE application_name = 'frozen'});
+	kill 'STOP', $backend;
+	my $token = $frozen->newest->{token};
+	my $end = Leaderctl::now() + $lease;
+
+	$proxy->slow;
+	my $beats = beats($late);
+	Leaderctl::await('heartbeats are answered late', sub { beats($late) > $beats + 2 });
+	$proxy->last_answer;
+	works($successor);
+	judge('late answers', {}, $late, $successor);
+
+	Leaderctl::await('a server process that is frozen', sub { $frozen->works_since($end) });
+	is($frozen->newest->{token}, $token, 'does not cost the lead');
+	kill 'CONT', $backend;
+	$proxy->stop;
+	stop_all($late, $successor, $frozen);
+};
+
+# Who is frozen while it waits is elected all the same.
+subtest 'elected while it was frozen' => sub {
+	my @cases = map { { name => $_, lock => ++$lock } } ('stops', 'wakes late');
+	foreach my $case (@cases)
+	{
+		(my $name = $case->{name}) =~ tr/ /-/;
+		$case->{a} = start("a-$name", $case->{lock});
+		works($case->{a});
+		$case->{b} = start("b-$name", $case->{lock});
+	}
+	my ($stops, $late) = @cases;
+	all_wait(map { $_->{b} } @cases);
+	foreach my $case (@cases)
+	{
+		$case->{b}->signal('STOP');
+		$case->{a}->signal('TERM');
+		$case->{a}->is_over(0, 'hands over to one that is frozen');
+		like($case->{a}->said, qr/has handed lock/, 'as it says');
+	}
+	$stops->{b}->signal('TERM');
+	$stops->{b}->signal('CONT');
+	$stops->{b}->is_over(0, 'told to stop, it stops');
+	$late->{c} = start('c-wakes-late', $late->{lock});
+	works($late->{c});
+	$late->{b}->signal('CONT');
+	all_wait($late->{b});
+	foreach my $self ($stops->{b}, $late->{b})
+	{
+		my @records = $self->records;
+		is(scalar(@records), 0, "$self->{name}: and has not begun");
+		unlike($self->said, qr/leads lock/, 'nor says so');
+	}
+	judge('wakes late', {}, $late->{a}, $late->{b}, $late->{c});
+	stop_all($late->{b}, $late->{c});
 };
 
 done_testing();
