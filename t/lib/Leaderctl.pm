@@ -162,28 +162,55 @@ sub newest
 	return $first;
 }
 
-# The keeper of a command that runs
+# Is this process its command, or its keeper?
+sub is_ours
+{
+	my ($self, $pid) = @_;
+	open(my $in, '<', "/proc/$pid/cmdline") or return 0;
+	local $/;
+	return $pid != $self->{pid} && (<$in> // '') =~ /\0\Q$self->{dir}\E\0/;
+}
+
+# The keeper of a command that runs; undef: it does not any more
 sub keeper
 {
 	my ($self) = @_;
-	return $self->newest->{parent};
+	my $keeper = $self->newest->{parent};
+	return $self->is_ours($keeper) ? $keeper : undef;
 }
 
-# The pids of its command, or its keeper, that there are
-sub processes
+# Is there anything of its command, or its keeper?
+sub is_there
 {
-	my ($self) = @_;
-	my @found;
+	my (@all) = @_;
+	my %name = map { $_->{dir} => $_->{name} } @all;
+	my %there;
+	my %leaderctl = map { $_->{pid} => 1 } @all;
 	foreach my $file (glob('/proc/[0-9]*/cmdline'))
 	{
 		open(my $in, '<', $file) or next;
 		local $/;
 		my $cmdline = <$in> // '';
 		close $in;
-		my ($pid) = $file =~ /(\d+)/;
-		push @found, $pid if $pid != $self->{pid} && $cmdline =~ /\0\Q$self->{dir}\E\0/;
+		next if $leaderctl{ (split(/\//, $file))[2] };
+		foreach my $word (split(/\0/, $cmdline))
+		{
+			$there{ $name{$word} } = 1 if $name{$word};
+		}
 	}
-	return @found;
+	my @there = sort keys %there;
+	return @there;
+}
+
+# Wait until nothing is left of them.
+sub all_gone
+{
+	my (@all) = @_;
+	my @left;
+	await("nothing is left of " . (@all > 2 ? scalar @all : join(' and ', map { $_->{name} } @all)),
+		sub { @left = is_there(@all); !@left })
+	  or diag("@left");
+	return;
 }
 
 # Its status if it has ended, 128 + n for a signal; undef: it has not
@@ -223,8 +250,7 @@ sub is_over
 	my ($self, $status, $name) = @_;
 	my $end = now() + $limit;
 	usleep(10_000) until defined $self->status || now() > $end;
-	is($self->{status}, $status, "$self->{name}: $name") or diag($self->said);
-	return;
+	return is($self->{status}, $status, "$self->{name}: $name") || diag($self->said);
 }
 
 # ---- The checker ----

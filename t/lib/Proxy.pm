@@ -72,17 +72,19 @@ sub serve
 				my $other = $peer{$ready};
 				$select->remove($ready, $other);
 				delete @peer{ $ready, $other };
+				delete @is_server{ $ready, $other };
 				close $_ foreach ($ready, $other);
 			}
 		}
-		foreach my $due (sort { $a->[0] <=> $b->[0] } grep { $_->[0] <= time() } @queue)
+		my $now = time();
+		foreach my $due (sort { $a->[0] <=> $b->[0] } grep { $_->[0] <= $now } @queue)
 		{
 			last if $silent;
 			my (undef, $to, $data, $is_answer) = @{$due};
 			syswrite($to, $data) if $to->opened;
 			$silent = 1 if $is_last && $is_answer;
 		}
-		@queue = $silent ? () : grep { $_->[0] > time() } @queue;
+		@queue = $silent ? () : grep { $_->[0] > $now } @queue;
 	}
 	return;
 }

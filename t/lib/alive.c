@@ -91,10 +91,8 @@ begin(const char *directory)
 }
 
 static void
-live(const char *directory)
+live(volatile Record *record)
 {
-	volatile Record *record = begin(directory);
-
 	for (;;)
 	{
 		nap();
@@ -146,6 +144,7 @@ main(int argc, char **argv)
 	bool		forks = false;
 	bool		daemonizes = false;
 	bool		exits = false;
+	volatile Record *record;
 
 	if (argc == 3 && strcmp(argv[1], "witness") == 0)
 		witness(argv[2]);
@@ -165,20 +164,18 @@ main(int argc, char **argv)
 		}
 	}
 
+	/* the keeper's child is the first to be there */
+	record = begin(argv[1]);
 	if (forks && fork() == 0)
-		live(argv[1]);
+		live(begin(argv[1]));
 	if (daemonizes && fork() == 0)
 	{
 		setsid();
 		if (fork() != 0)
 			_exit(0);
-		live(argv[1]);
+		live(begin(argv[1]));
 	}
 	if (exits)
-	{
-		begin(argv[1]);
-		nap();
 		return 0;
-	}
-	live(argv[1]);
+	live(record);
 }
