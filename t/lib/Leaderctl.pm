@@ -301,80 +301,106 @@ sub calls
 }
 
 # The terms of some leaderctls of one lock, by when their commands ran, the
-# earliest first.
+# earliest first.  A command that was frozen together with its keeper is not
+# counted: excused has its token, and when they woke.
 sub terms
 {
-	my (@all) = @_;
+	my ($excused, @all) = @_;
 	my %terms;
 	foreach my $self (@all)
 	{
 		foreach my $record ($self->records)
 		{
+			next if $record->{first} < ($excused->{ $record->{token} } // 0);
 			my $term = $terms{"$record->{token} $self->{name}"} //=
-			  { token => $record->{token}, of => $self, first => $record->{first}, last => 0 };
+			  { token => $record->{token}, of => $self, first => $record->{first}, last => 0, records => [] };
 			$term->{last} = $record->{last} if $record->{last} > $term->{last};
+			push @{ $term->{records} }, $record;
 		}
 	}
 	return sort { $a->{first} <=> $b->{first} } values %terms;
 }
 
+# The latest time that the client may count on for a process that it has started,
+# and the earliest at which it has asked for the end of the term
+sub bounds
+{
+	my ($calls, $lease, $record) = @_;
+	my ($elected, $kept, $given_up) = (0, 0);
+	foreach my $call (@{$calls})
+	{
+		my ($function, $value, $begin, $end) = @{$call};
+		if ($function eq 'le_campaign')
+		{
+			# the last one before the process: while it was there nobody asked
+			$elected = $end + $lease if $end - 0.2 <= $record->{first};
+		}
+		elsif ($value eq $record->{token} && $function eq 'le_keep_alive')
+		{
+			$kept = $begin + $lease if $begin <= $record->{last};
+		}
+		elsif ($value eq $record->{token})
+		{
+			$given_up //= $begin;
+		}
+	}
+	return ($elected > $kept ? $elected : $kept, $given_up);
+}
+
 # Judge the commands of these leaderctls, which have one lock and one lease, in
-# seconds; a token in excused (of one that was frozen together with its keeper)
-# is not.  Returns what is wrong, and the number of terms.
+# seconds.  Returns what is wrong, and the number of terms.
 sub judge
 {
 	my ($calls, $lease, $excused, @all) = @_;
-	my @terms = terms(@all);
-	my @wrong;
-	my @order = grep { !$excused->{ $_->{token} } } @terms;
-	my $latest;
+	my (@wrong, $latest);
+	my @terms = terms($excused, @all);
 
-	foreach my $term (@order)
+	foreach my $term (@terms)
 	{
-		my $name = "$term->{of}{name}, token $term->{token}";
-		my ($deadline, $given_up);
+		my $name = "$term->{of}{name} with token $term->{token}";
 
-		# never two at once: nobody begins before all of the earlier ones' are gone
-		if ($latest && $term->{first} <= $latest->{last})
+		# never two at once: who begins begins when all before are gone
+		if ($latest)
 		{
-			push @wrong, sprintf("%s has run for %.3f s when that of %s, token %s, had begun", "$latest->{of}{name}, token $latest->{token},",
-				$latest->{last} - $term->{first}, $term->{of}{name}, $term->{token});
+			my $before = "$latest->{of}{name} with token $latest->{token}";
+			push @wrong, sprintf('%s still ran %.3f s after %s had begun', $before, $latest->{last} - $term->{first}, $name)
+			  if $latest->{last} >= $term->{first};
+			push @wrong, "$name came after $before" if $latest->{token} >= $term->{token};
 		}
-		push @wrong, "$name began after $latest->{token}" if $latest && $term->{token} <= $latest->{token};
 		$latest = $term if !$latest || $term->{last} > $latest->{last};
 
-		foreach my $call (@{ $calls->{ $term->{of}{name} } // [] })
+		foreach my $record (@{ $term->{records} })
 		{
-			my ($function, $value, $begin, $end) = @{$call};
-			if ($function eq 'le_campaign')
-			{
-				# the last one before the command, as the times go: it leads by
-				# this, and has none to ask again before its command is gone
-				$deadline = $end + $lease if $end - 0.2 <= $term->{first};
-			}
-			elsif ($value eq $term->{token})
-			{
-				$deadline = $begin + $lease if $function eq 'le_keep_alive' && $begin + $lease > ($deadline // 0);
-				$given_up //= $begin if $function ne 'le_keep_alive';
-			}
-		}
-		if (!defined $deadline)
-		{
-			push @wrong, "$name has never been told to lead";
-			next;
-		}
-		if ($term->{last} > $deadline)
-		{
-			my $late = $term->{last} - $deadline;
-			my $pause = pause($deadline - 0.1, $term->{last});
-			my $text = sprintf("%s ran %.3f s past its deadline, and a witness was late by %.3f s", $name, $late, $pause);
+			my ($deadline, $given_up) = bounds($calls->{ $term->{of}{name} } // [], $lease, $record);
+			my $late = $record->{last} - $deadline;
+			push @wrong, sprintf('%s ran %.3f s after its end was asked for', $name, $record->{last} - $given_up)
+			  if $given_up && $record->{last} > $given_up;
+			next if $late <= 0;
+			my $pause = pause($deadline - 0.1, $record->{last});
+			my $text = sprintf('%s ran %.3f s past its deadline, and a witness was late by %.3f s', $name, $late, $pause);
 			if ($late > $pause) { push @wrong, $text }
 			else { diag($text) }
 		}
-		push @wrong, sprintf("%s ran %.3f s after its term was given up", $name, $term->{last} - $given_up)
-		  if $given_up && $term->{last} > $given_up;
 	}
 	return (\@wrong, scalar @terms);
+}
+
+# Of those excused: what went on when they had woken
+sub judge_woken
+{
+	my ($excused, @all) = @_;
+	my @wrong;
+	foreach my $self (@all)
+	{
+		foreach my $record (grep { $_->{first} < ($excused->{ $_->{token} } // 0) } $self->records)
+		{
+			my $woken = $excused->{ $record->{token} };
+			my $late = $record->{last} - $woken;
+			push @wrong, sprintf('%s ran on for %.3f s', $self->{name}, $late)
+			  if $late > 0.1 + pause($woken, $record->{last});
+		}
+	}
+	return @wrong;
 }
 
 1;
