@@ -43,7 +43,7 @@ typedef struct Run
 } Run;
 
 static int	wake_up[2];			/* a pipe, written by signal handlers */
-static volatile sig_atomic_t told_to_stop = 0;
+static volatile sig_atomic_t told_to_stop = 0;	/* how often */
 
 static void
 on_signal(int signal)
@@ -51,7 +51,7 @@ on_signal(int signal)
 	int			save_errno = errno;
 
 	if (signal != SIGCHLD)
-		told_to_stop = signal;
+		told_to_stop++;
 	(void) !write(wake_up[1], "", 1);
 	errno = save_errno;
 }
@@ -235,6 +235,12 @@ what_to_wish(const Run *run, Time now)
 static bool
 is_over(const Run *run, Time now, int *status)
 {
+	if (told_to_stop > 1 && !is_running(run) && term_is_ours(&run->term))
+	{
+		say("leaves lock %s to the end of its lease", run->target->lock_id);
+		*status = EXIT_FAILED;
+		return true;
+	}
 	if (is_running(run) || term_is_ours(&run->term))
 		return false;
 	if (run->term.asked == ASK_CAMPAIGN)

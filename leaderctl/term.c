@@ -98,21 +98,22 @@ term_is_ours(const Term *term)
 	return term->token[0] != '\0';
 }
 
-/* It is over, and there is nothing to be ended. */
-void
-term_forget(Term *term)
-{
-	term->token[0] = '\0';
-	term->deadline = 0;
-	term->knows_leader = false;
-}
-
 static void
 set_leader(Term *term, const char *leader, Time until)
 {
 	free(term->leader);
 	term->leader = leader != NULL ? strdup(leader) : NULL;
 	term->leader_until = until;
+}
+
+/* It is over, and there is nothing to be ended. */
+void
+term_forget(Term *term)
+{
+	term->token[0] = '\0';
+	term->deadline = 0;
+	set_leader(term, NULL, NEVER);
+	term->knows_leader = false;
 }
 
 static void
@@ -231,7 +232,10 @@ term_pursue(Term *term, TermWish wish)
 			return;
 	}
 	if (question == ASK_TRANSFER || question == ASK_RELEASE)
+	{
 		term->dead_token = strtoll(term->token, NULL, 10);
+		set_leader(term, NULL, NEVER);
+	}
 
 	sql = format_string("SELECT %s %s.%s", columns, term->target->schema, call);
 	term->asked = question;
@@ -357,7 +361,6 @@ take_answer(Term *term)
 			return NEWS_NONE;
 	}
 	term_forget(term);
-	set_leader(term, NULL, NEVER);
 	return NEWS_ENDED;
 }
 

@@ -2,15 +2,15 @@
 # the lease is over, whatever happens to leaderctl, its keeper, the server, and
 # whatever the command does against it; so there are never two.
 #
-# The commands record when they have run, and Leaderctl.pm judges that.
+# The commands record when they have run, and Alive.pm judges that.
 
 use strict;
 use warnings;
 
 use FindBin;
 use lib "$FindBin::RealBin/lib";
+use Alive;
 use IPC::Run;
-use Leaderctl;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Proxy;
@@ -22,12 +22,12 @@ use Time::HiRes qw(usleep);
 my $lease = 3;
 my @usual = ('--lease', "${lease}s", '--renew', '500ms', '--jitter', '100ms', '--kill-after', '300ms');
 
-ok(Leaderctl::build(), 'leaderctl builds without the server\'s development files');
-my $build = $Leaderctl::build;
+ok(Alive::build(), 'leaderctl builds without the server\'s development files');
+my $build = $Alive::build;
 
 my $node = PostgreSQL::Test::Cluster->new('main');
 $node->init;
-$node->append_conf('postgresql.conf', $Leaderctl::server_settings);
+$node->append_conf('postgresql.conf', $Alive::server_settings);
 $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION leader_election');
 $node->safe_psql('postgres', 'CREATE DATABASE empty');
@@ -36,7 +36,7 @@ my $connstr = $node->connstr('postgres');
 sub start
 {
 	my ($name, $lock, %more) = @_;
-	return Leaderctl->new(
+	return Alive->new(
 		name => $name,
 		lock => $lock,
 		%more,
@@ -47,14 +47,14 @@ sub start
 sub beats
 {
 	my ($self) = @_;
-	return scalar grep { $_->[0] eq 'le_keep_alive' } @{ Leaderctl::calls($node->logfile)->{ $self->{name} } // [] };
+	return scalar grep { $_->[0] eq 'le_keep_alive' } @{ Alive::calls($node->logfile)->{ $self->{name} } // [] };
 }
 
 sub works
 {
 	my ($self) = @_;
-	my $now = Leaderctl::now();
-	Leaderctl::await("$self->{name} works", sub { $self->works_since($now) });
+	my $now = Alive::now();
+	Alive::await("$self->{name} works", sub { $self->works_since($now) });
 	return;
 }
 
@@ -62,7 +62,7 @@ sub works
 sub all_wait
 {
 	my (@waiters) = @_;
-	Leaderctl::await(
+	Alive::await(
 		'the others wait',
 		sub {
 			my %waits = map { $_ => 1 } split /\n/,
@@ -75,7 +75,7 @@ sub all_wait
 sub judge
 {
 	my ($name, $excused, @all) = @_;
-	my ($wrong, $terms) = Leaderctl::judge(Leaderctl::calls($node->logfile), $lease, $excused, @all);
+	my ($wrong, $terms) = Alive::judge(Alive::calls($node->logfile), $lease, $excused, @all);
 	is(join("\n", @{$wrong}), '', "$name: never two at once, none past its deadline, in $terms terms");
 	return;
 }
@@ -86,7 +86,7 @@ sub stop_all
 	my (@all) = @_;
 	$_->signal('TERM') foreach @all;
 	$_->is_over(0, 'ends when it is told to') foreach grep { !defined $_->status } @all;
-	Leaderctl::all_gone(@all);
+	Alive::all_gone(@all);
 	return;
 }
 
@@ -101,7 +101,7 @@ subtest 'wrong from the start' => sub {
 	{
 		my ($options, $expected) = @{$case};
 		my ($out, $err) = ('', '');
-		IPC::Run::run([ $Leaderctl::program, 'run', '-d', $connstr, @{$options}, '--', 'touch', "$build/touched" ],
+		IPC::Run::run([ $Alive::program, 'run', '-d', $connstr, @{$options}, '--', 'touch', "$build/touched" ],
 			'<', \undef, '>', \$out, '2>', \$err);
 		is($? >> 8, 2, "status 2: @{$options}[0 .. ($#{$options} > 3 ? 3 : $#{$options})]");
 		like($err, $expected, 'says why');
@@ -110,7 +110,7 @@ subtest 'wrong from the start' => sub {
 		CREATE ROLE app LOGIN;
 		GRANT EXECUTE ON FUNCTION le_campaign, le_release, le_transfer TO app});
 	my ($out, $err) = ('', '');
-	IPC::Run::run([ $Leaderctl::program, 'run', '-d', $connstr, '-U', 'app', '-l', 1, '--', 'touch', "$build/touched" ],
+	IPC::Run::run([ $Alive::program, 'run', '-d', $connstr, '-U', 'app', '-l', 1, '--', 'touch', "$build/touched" ],
 		'<', \undef, '>', \$out, '2>', \$err);
 	is($? >> 8, 2, 'status 2: a GRANT is missing');
 	like($err, qr/GRANT EXECUTE ON FUNCTION public\.le_keep_alive TO app;/, 'and is named');
@@ -159,7 +159,7 @@ sub cases
 sub gone
 {
 	my ($case) = @_;
-	Leaderctl::await("$case->{name}: its command is gone", sub { !Leaderctl::is_there($case->{a}) });
+	Alive::await("$case->{name}: its command is gone", sub { !Alive::is_there($case->{a}) });
 	return;
 }
 
@@ -185,7 +185,7 @@ subtest 'faults of clients' => sub {
 		kill 'STOP', $case->{keeper} if $fault =~ /STOP (both|keeper)/;
 		$a->signal('KILL') if $fault =~ /KILL (leaderctl|both)/;
 		$a->signal('TERM') if $fault =~ /TERM leaderctl/;
-		$case->{at} = Leaderctl::now();
+		$case->{at} = Alive::now();
 	}
 
 	foreach my $case (grep { $_->{fault} =~ /TERM leaderctl|KILL (leaderctl|both)|STOP leaderctl/ } @cases)
@@ -196,7 +196,7 @@ subtest 'faults of clients' => sub {
 	foreach my $case (grep { $_->{fault} eq 'KILL keeper' } @cases)
 	{
 		# it hands over, or begins anew if b was not there just then
-		Leaderctl::await("$case->{name}: somebody goes on",
+		Alive::await("$case->{name}: somebody goes on",
 			sub { grep { $_->{token} > $case->{before} } ($case->{a}->records, $case->{b}->records) });
 		ok(!(grep { $_->{token} eq $case->{before} && $_->{pid} == $case->{a}->newest->{pid} && kill 0, $_->{pid} } $case->{a}->records),
 			'and the command was ended');
@@ -204,12 +204,12 @@ subtest 'faults of clients' => sub {
 	foreach my $case (grep { $_->{fault} eq 'STOP both' } @cases)
 	{
 		# nobody is there to end it in time: when they wake, at once
-		Leaderctl::await("$case->{name}: the lease is over", sub { $case->{b}->last_sign > 0 });
-		$excused{ $case->{before} } = Leaderctl::now();
+		Alive::await("$case->{name}: the lease is over", sub { $case->{b}->last_sign > 0 });
+		$excused{ $case->{before} } = Alive::now();
 		$case->{a}->signal('CONT');
 		kill 'CONT', $case->{keeper};
 		gone($case);
-		is(join("\n", Leaderctl::judge_woken(\%excused, $case->{a})), '', 'at once when they wake');
+		is(join("\n", Alive::judge_woken(\%excused, $case->{a})), '', 'at once when they wake');
 	}
 	$_->{a}->signal('CONT') foreach @cases;
 	judge("$_->{name}", \%excused, $_->{a}, $_->{b}) foreach @cases;
@@ -229,10 +229,10 @@ subtest 'faults of the server' => sub {
 	$node->stop('immediate');
 	gone($_) foreach @cases;
 	$node->start;
-	my $now = Leaderctl::now();
+	my $now = Alive::now();
 	foreach my $case (@cases)
 	{
-		Leaderctl::await("$case->{name}: one of them works",
+		Alive::await("$case->{name}: one of them works",
 			sub { $case->{a}->works_since($now) || $case->{b}->works_since($now) });
 	}
 	$_->{a}->signal('CONT') foreach @cases;
@@ -256,16 +256,16 @@ subtest 'late and missing answers' => sub {
 	my $backend = $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE application_name = 'frozen'});
 	kill 'STOP', $backend;
 	my $token = $frozen->newest->{token};
-	my $end = Leaderctl::now() + $lease;
+	my $end = Alive::now() + $lease;
 
 	$proxy->slow;
 	my $beats = beats($late);
-	Leaderctl::await('heartbeats are answered late', sub { beats($late) > $beats + 2 });
+	Alive::await('heartbeats are answered late', sub { beats($late) > $beats + 2 });
 	$proxy->last_answer;
 	works($successor);
 	judge('late answers', {}, $late, $successor);
 
-	Leaderctl::await('a server process that is frozen', sub { $frozen->works_since($end) });
+	Alive::await('a server process that is frozen', sub { $frozen->works_since($end) });
 	is($frozen->newest->{token}, $token, 'does not cost the lead');
 	kill 'CONT', $backend;
 	$proxy->stop;

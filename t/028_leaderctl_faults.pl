@@ -16,7 +16,7 @@ use warnings;
 use File::Path qw(rmtree);
 use FindBin;
 use lib "$FindBin::RealBin/lib";
-use Leaderctl;
+use Alive;
 use List::Util qw(shuffle sum);
 use POSIX qw(:sys_wait_h);
 use PostgreSQL::Test::Cluster;
@@ -35,13 +35,13 @@ my $lease = 2.5;
 my @usual = ('--lease', "${lease}s", '--renew', '600ms', '--jitter', '150ms', '--kill-after', '250ms');
 my @hows = ('', 'deaf', 'fork', 'daemon', 'exit', 'exit daemon', 'deaf daemon', 'deaf fork daemon close');
 
-ok(Leaderctl::build(), 'leaderctl builds') or BAIL_OUT('no leaderctl');
-my $build = $Leaderctl::build;
+ok(Alive::build(), 'leaderctl builds') or BAIL_OUT('no leaderctl');
+my $build = $Alive::build;
 my $user = getpwuid($<);
 
 # ---- Servers ----
 
-my $settings = $Leaderctl::server_settings . qq{
+my $settings = $Alive::server_settings . qq{
 max_connections = 150
 fsync = off
 restart_after_crash = on
@@ -84,7 +84,7 @@ sub quietly
 sub make_namespace
 {
 	my (@command) = @_;
-	my $pid = Leaderctl::spawn("$build/network", @command, 'sleep', '400');
+	my $pid = Alive::spawn("$build/network", @command, 'sleep', '400');
 	push @namespaces, $pid;
 	my $ours = readlink("/proc/self/ns/net");
 	foreach (1 .. 500)
@@ -139,7 +139,7 @@ my $pooled = sprintf('host=%s port=%d user=%s dbname=postgres', $cut->host, $poo
 
 sub start_pooler
 {
-	$pooler = Leaderctl::spawn("$build/pooler", $pgbouncer, "$build/pgbouncer.ini");
+	$pooler = Alive::spawn("$build/pooler", $pgbouncer, "$build/pgbouncer.ini");
 	return;
 }
 
@@ -180,7 +180,7 @@ sub start
 {
 	my ($lock, $place) = @_;
 	my $side = $lock->{sides}[$place];
-	my $self = Leaderctl->new(
+	my $self = Alive->new(
 		name => sprintf('%s%d%s%d', $lock->{server}, $lock->{id}, $place ? 'b' : 'a', ++$generation),
 		lock => $lock->{id},
 		how => $hows[ rand @hows ],
@@ -208,7 +208,7 @@ sub add_locks
 sub settle
 {
 	my ($lock, $token) = @_;
-	$lock->{settles} = Leaderctl::now();
+	$lock->{settles} = Alive::now();
 	$lock->{above} = $token // 0;
 	$lock->{strikes} = undef;
 	return;
@@ -235,7 +235,7 @@ sub ask
 	my $file = "$build/asked" . @asked;
 	my $connstr = $lock->{server} eq 'pair' ? "$both target_session_attrs=read-write" : $near;
 	push @asked, { kind => $kind, file => $file };
-	Leaderctl::spawn($file, 'psql', '-XAtq', '-d', $connstr, '-c', $sql);
+	Alive::spawn($file, 'psql', '-XAtq', '-d', $connstr, '-c', $sql);
 	return;
 }
 
@@ -243,7 +243,7 @@ sub ask
 sub later
 {
 	my ($lock, $after, $what) = @_;
-	push @{ $lock->{undo} }, [ Leaderctl::now() + $after, $what ];
+	push @{ $lock->{undo} }, [ Alive::now() + $after, $what ];
 	return;
 }
 
@@ -282,7 +282,7 @@ my %strike = (
 		# nobody is there to end it in time
 		my $token = $leader->newest->{token};
 		later($lock, $lease * (1.2 + rand(0.5)), sub {
-			$excused{$token} = Leaderctl::now();
+			$excused{$token} = Alive::now();
 			$leader->signal('CONT');
 			kill 'CONT', $keeper if $leader->is_ours($keeper);
 		});
@@ -342,7 +342,7 @@ sub strike
 sub look_at
 {
 	my ($lock, $may_strike) = @_;
-	my $now = Leaderctl::now();
+	my $now = Alive::now();
 
 	foreach my $due (grep { $_->[0] <= $now } @{ $lock->{undo} }) { $due->[1]->() }
 	my @left = grep { $_->[0] > $now } @{ $lock->{undo} };
@@ -368,7 +368,7 @@ sub look_at
 		if (!$leader)
 		{
 			push @failures, "nobody leads lock $lock->{id}: " . join('', map { "$_->{name}:\n" . $_->said } @{ $lock->{members} })
-			  if $now - $lock->{settles} > $Leaderctl::limit;
+			  if $now - $lock->{settles} > $Alive::limit;
 			return;
 		}
 		$lock->{strikes} = $now + 0.1 + rand(0.3);
@@ -394,7 +394,7 @@ my @server_deck;
 sub make_standby
 {
 	rmtree($standby->data_dir);
-	$basebackup = Leaderctl::spawn("$build/basebackup", 'pg_basebackup', '-R', '-c', 'fast', '-X', 'stream',
+	$basebackup = Alive::spawn("$build/basebackup", 'pg_basebackup', '-R', '-c', 'fast', '-X', 'stream',
 		'-D', $standby->data_dir, '-d', sprintf('host=%s port=%d user=%s', $primary->host, $primary->port, $user));
 	return 1;
 }
@@ -465,7 +465,7 @@ sub turn_agenda
 {
 	my ($who, $next, $pause, $may_strike) = @_;
 	my $agenda = $agenda{$who};
-	my $now = Leaderctl::now();
+	my $now = Alive::now();
 	$agenda->[0][2] //= $now + $agenda->[0][0] if @{$agenda};
 	if (@{$agenda} && $now >= $agenda->[0][2])
 	{
@@ -479,11 +479,11 @@ sub turn_agenda
 
 # ---- The torture ----
 
-my $began = Leaderctl::now();
+my $began = Alive::now();
 my $is_over = 0;
 for (;;)
 {
-	my $now = Leaderctl::now();
+	my $now = Alive::now();
 	my $struck = sum(0, values %faults);
 	$is_over ||= $now > $began + $seconds && $struck >= $enough;
 	turn_agenda('pair', \&next_pair, 5, !$is_over);
@@ -501,25 +501,25 @@ foreach my $self (map { @{ $_->{members} } } @locks)
 {
 	$self->is_over(0, 'ends when it is told to') or BAIL_OUT('it does not');
 }
-Leaderctl::all_gone(map { @{ $_->{all} } } @locks);
+Alive::all_gone(map { @{ $_->{all} } } @locks);
 
 foreach my $asked (@asked)
 {
 	count($asked->{kind}) if -e $asked->{file} && slurp_file($asked->{file}) =~ /^t$/m;
 }
-my $calls = Leaderctl::calls(map { $_->logfile } ($primary, $standby, $cut));
+my $calls = Alive::calls(map { $_->logfile } ($primary, $standby, $cut));
 my ($terms, @wrong) = (0);
 foreach my $lock (@locks)
 {
-	my ($wrong, $number) = Leaderctl::judge($calls, $lease, \%excused, @{ $lock->{all} });
+	my ($wrong, $number) = Alive::judge($calls, $lease, \%excused, @{ $lock->{all} });
 	push @wrong, @{$wrong};
 	$terms += $number;
 }
 is(join("\n", @wrong), '', 'never two at once, none past its deadline, none after its term was given up');
-is(join("\n", Leaderctl::judge_woken(\%excused, map { @{ $_->{all} } } @locks)),
+is(join("\n", Alive::judge_woken(\%excused, map { @{ $_->{all} } } @locks)),
 	'', 'frozen together with its keeper: gone at once when they wake');
 my $struck = sum(values %faults);
 cmp_ok($struck, '>=', $enough, "$struck faults");
-diag(sprintf('%d faults in %d s, %d terms of %d locks: %s', $struck, Leaderctl::now() - $began, $terms, scalar @locks,
+diag(sprintf('%d faults in %d s, %d terms of %d locks: %s', $struck, Alive::now() - $began, $terms, scalar @locks,
 	join(', ', map { "$_ $faults{$_}" } sort keys %faults)));
 done_testing();

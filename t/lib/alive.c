@@ -39,7 +39,7 @@
 /* what has lost its tests ends by itself: seconds */
 #define LIFE 600
 
-/* Leaderctl.pm reads it */
+/* Alive.pm reads it */
 typedef struct Record
 {
 	int64_t		first;			/* nanoseconds of CLOCK_BOOTTIME */
