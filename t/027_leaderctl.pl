@@ -191,6 +191,10 @@ subtest 'faults of clients' => sub {
 	foreach my $case (grep { $_->{fault} =~ /TERM leaderctl|KILL (leaderctl|both)|STOP leaderctl/ } @cases)
 	{
 		gone($case);
+		# who has nobody left to keep him does not wait for his deadline
+		my $late = $case->{a}->last_sign - $case->{at};
+		cmp_ok($late, '<', 1.5 + Alive::pause($case->{at}, $case->{at} + $late), 'soon')
+		  if $case->{fault} =~ /KILL|TERM/;
 		works($case->{b});
 	}
 	foreach my $case (grep { $_->{fault} eq 'KILL keeper' } @cases)

@@ -247,7 +247,8 @@ sub later
 	return;
 }
 
-# What is done to the leader, or to the other one
+# What is done to the leader, or to the other one.  Who is about to end what a
+# dead keeper has left is not killed: that is where the promise ends.
 my %strike = (
 	'kill leaderctl' => sub {
 		my ($lock, $leader) = @_;
@@ -330,7 +331,7 @@ sub strike
 	@deck = shuffle(sort keys %strike) unless @deck;
 	# a command that exits at once has no keeper to be hit
 	my ($i) = grep { $keeper || $deck[$_] !~ /keeper|both$/ } 0 .. $#deck;
-	return unless defined $i;
+	return unless defined $i && $leader->is_kept && $other->is_kept;
 	my ($kind) = splice(@deck, $i, 1);
 	settle($lock);
 	$strike{$kind}->($lock, $leader, $other, $keeper, $newest->{token});
