@@ -204,12 +204,12 @@ sub add_locks
 	return;
 }
 
-# Wait until somebody leads; after some faults in a new term.
+# Wait until somebody leads; with a command that has begun after that time.
 sub settle
 {
-	my ($lock, $token) = @_;
+	my ($lock, $anew) = @_;
 	$lock->{settles} = Alive::now();
-	$lock->{above} = $token // 0;
+	$lock->{anew} = $anew // 0;
 	$lock->{strikes} = undef;
 	return;
 }
@@ -255,10 +255,10 @@ my %strike = (
 		$leader->signal('KILL');
 	},
 	'kill keeper' => sub {
-		my ($lock, $leader, $other, $keeper, $token) = @_;
+		my ($lock, $leader, $other, $keeper) = @_;
 		kill 'KILL', $keeper;
 		# until leaderctl has seen it nothing else must happen to that
-		settle($lock, $token);
+		settle($lock, Alive::now());
 	},
 	'stop leaderctl' => sub {
 		my ($lock, $leader) = @_;
@@ -326,7 +326,6 @@ my @deck;
 sub strike
 {
 	my ($lock, $leader, $other) = @_;
-	my $newest = $leader->newest;
 	my $keeper = $leader->keeper;
 	@deck = shuffle(sort keys %strike) unless @deck;
 	# a command that exits at once has no keeper to be hit
@@ -334,9 +333,25 @@ sub strike
 	return unless defined $i && $leader->is_kept && $other->is_kept;
 	my ($kind) = splice(@deck, $i, 1);
 	settle($lock);
-	$strike{$kind}->($lock, $leader, $other, $keeper, $newest->{token});
+	$strike{$kind}->($lock, $leader, $other, $keeper);
 	count($kind) unless $counted_when_answered{$kind};
 	return;
+}
+
+# May it have exited so?
+sub is_fair
+{
+	my ($self, $status) = @_;
+	my $said = $self->said;
+	return 1 if $status == 0 || $status == 137;
+
+	# told to stop before it has done anything
+	return 1 if $status == 143 && $said eq '';
+
+	# the server was stopped while it looked whether all is there, or when told
+	# to stop twice it could not give the lock back
+	return $status == 1 && $said =~ ($said =~ /leads lock/ ? qr/leaves lock/ :
+		qr/terminating connection|closed the connection|shutting down|recovery mode/);
 }
 
 # One look at a lock
@@ -347,7 +362,7 @@ sub look_at
 
 	foreach my $due (grep { $_->[0] <= $now } @{ $lock->{undo} }) { $due->[1]->() }
 	my @left = grep { $_->[0] > $now } @{ $lock->{undo} };
-	settle($lock, $lock->{above}) if @left < @{ $lock->{undo} };
+	settle($lock, $lock->{anew}) if @left < @{ $lock->{undo} };
 	$lock->{undo} = \@left;
 
 	foreach my $place (0, 1)
@@ -355,17 +370,13 @@ sub look_at
 		my $self = $lock->{members}[$place];
 		my $status = $self->status;
 		next unless defined $status;
-		# told to stop before it has done anything; or while it looked whether
-		# all is there the server was stopped
-		push @failures, "$self->{name} has exited with status $status: " . $self->said
-		  unless $status == 0 || $status == 137 || ($status == 143 && $self->said eq '') ||
-		  ($status == 1 && $self->said !~ /leads lock/ && $self->said =~ /terminating connection|closed the connection|shutting down|recovery mode/);
+		push @failures, "$self->{name} has exited with status $status: " . $self->said unless is_fair($self, $status);
 		start($lock, $place);
 	}
 	return if @left;
 	if (!$lock->{strikes})
 	{
-		my ($leader) = grep { $_->works_since($lock->{settles}) && $_->newest->{token} > $lock->{above} } @{ $lock->{members} };
+		my ($leader) = grep { $_->works_since($lock->{settles}) && $_->newest->{first} > $lock->{anew} } @{ $lock->{members} };
 		if (!$leader)
 		{
 			push @failures, "nobody leads lock $lock->{id}: " . join('', map { "$_->{name}:\n" . $_->said } @{ $lock->{members} })

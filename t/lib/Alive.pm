@@ -127,10 +127,10 @@ sub records
 		binmode $in;
 		my $read = read($in, my $record, 24);
 		close $in;
-		my ($first, $last, $parent) = unpack('q3', $record // '');
+		my ($first, $last, $keeper) = unpack('q3', $record // '');
 		next unless $read == 24 && $first;    # killed before it has done anything
 		my ($token, $pid) = split(/\./, $file);
-		push @records, { token => $token, pid => $pid, first => $first / 1e9, last => $last / 1e9, parent => $parent };
+		push @records, { token => $token, pid => $pid, first => $first / 1e9, last => $last / 1e9, keeper => $keeper };
 	}
 	closedir($dir);
 	return sort { $a->{first} <=> $b->{first} } @records;
@@ -152,14 +152,12 @@ sub works_since
 	return $self->last_sign > $time;
 }
 
-# The newest term's record of the process that leaderctl's keeper has started
+# The record of the newest process that a keeper has started
 sub newest
 {
 	my ($self) = @_;
-	my @records = $self->records;
-	my ($token) = sort { $b <=> $a } map { $_->{token} } @records;
-	my ($first) = grep { $_->{token} == $token } @records;
-	return $first;
+	my @records = grep { $_->{keeper} } $self->records;
+	return $records[-1];
 }
 
 # Is this process its command, or its keeper?
@@ -175,7 +173,7 @@ sub is_ours
 sub keeper
 {
 	my ($self) = @_;
-	my $keeper = $self->newest->{parent};
+	my $keeper = $self->newest->{keeper};
 	return $self->is_ours($keeper) ? $keeper : undef;
 }
 

@@ -44,7 +44,7 @@ typedef struct Record
 {
 	int64_t		first;			/* nanoseconds of CLOCK_BOOTTIME */
 	int64_t		last;
-	int64_t		parent;			/* the parent's pid at first */
+	int64_t		keeper;			/* the parent's pid; 0: not the keeper's child */
 } Record;
 
 static int64_t
@@ -66,7 +66,7 @@ nap(void)
 
 /* A record of this process's own; the time is that before the file is there. */
 static volatile Record *
-begin(const char *directory)
+begin(const char *directory, int64_t keeper)
 {
 	const char *token = getenv("LEADER_TOKEN");
 	int64_t		began = now();
@@ -84,7 +84,7 @@ begin(const char *directory)
 	if (record == MAP_FAILED)
 		exit(99);
 	close(fd);
-	record->parent = getppid();
+	record->keeper = keeper;
 	record->last = began;
 	record->first = began;
 	return record;
@@ -164,16 +164,15 @@ main(int argc, char **argv)
 		}
 	}
 
-	/* the keeper's child is the first to be there */
-	record = begin(argv[1]);
+	record = begin(argv[1], getppid());
 	if (forks && fork() == 0)
-		live(begin(argv[1]));
+		live(begin(argv[1], 0));
 	if (daemonizes && fork() == 0)
 	{
 		setsid();
 		if (fork() != 0)
 			_exit(0);
-		live(begin(argv[1]));
+		live(begin(argv[1], 0));
 	}
 	if (exits)
 		return 0;
