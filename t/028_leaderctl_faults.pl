@@ -332,6 +332,7 @@ sub strike
 	my ($i) = grep { $keeper || $deck[$_] !~ /keeper|both$/ } 0 .. $#deck;
 	return unless defined $i && $leader->is_kept && $other->is_kept;
 	my ($kind) = splice(@deck, $i, 1);
+	note(sprintf('%.3f %s: %s', Alive::now(), $kind, $leader->{name}));
 	settle($lock);
 	$strike{$kind}->($lock, $leader, $other, $keeper);
 	count($kind) unless $counted_when_answered{$kind};
@@ -360,7 +361,11 @@ sub look_at
 	my ($lock, $may_strike) = @_;
 	my $now = Alive::now();
 
-	foreach my $due (grep { $_->[0] <= $now } @{ $lock->{undo} }) { $due->[1]->() }
+	foreach my $due (grep { $_->[0] <= $now } @{ $lock->{undo} })
+	{
+		note(sprintf('%.3f goes on: lock %d', Alive::now(), $lock->{id}));
+		$due->[1]->();
+	}
 	my @left = grep { $_->[0] > $now } @{ $lock->{undo} };
 	settle($lock, $lock->{anew}) if @left < @{ $lock->{undo} };
 	$lock->{undo} = \@left;
@@ -446,6 +451,7 @@ sub next_pair
 {
 	@server_deck = shuffle(sort(keys %server_fault), 'promotion') unless @server_deck;
 	my $kind = shift @server_deck;
+	note(sprintf('%.3f %s', Alive::now(), $kind));
 	count($kind);
 	return $server_fault{$kind}->();
 }
@@ -460,6 +466,7 @@ sub next_cut
 	my $cut = shift @cuts;
 	push @cuts, $cut;
 	my ($kind, $side, $do, $undo) = @{$cut};
+	note(sprintf('%.3f %s', Alive::now(), $kind));
 	count($kind);
 	return ([ 0, sub { quietly(inside($side), $do) or die "$do" } ],
 		[ $lease * (0.5 + rand(1.2)), sub { quietly(inside($side), $undo) or die "$undo" } ]);
@@ -467,6 +474,7 @@ sub next_cut
 
 sub next_pool
 {
+	note(sprintf('%.3f pooler restart', Alive::now()));
 	count('pooler restart');
 	return ([ 0, sub { kill rand() < 0.5 ? 'KILL' : 'TERM', $pooler } ],
 		[ 0.1, sub { return 0 unless waitpid($pooler, WNOHANG); $pooler = undef; return 1 } ],

@@ -385,7 +385,7 @@ sub judge
 			  if $given_up && $record->{last} > $given_up;
 			next if $late <= 0;
 			my $pause = pause($deadline - 0.1, $record->{last});
-			my $text = sprintf('%s ran %.3f s past its deadline, which the scheduler excuses for %.3f s', $name, $late, $pause);
+			my $text = sprintf('%s ran %.3f s past its deadline at %.3f, which the scheduler excuses for %.3f s', $name, $late, $deadline, $pause);
 			if ($late > $pause) { push @wrong, $text }
 			else { diag($text) }
 		}
