@@ -326,6 +326,7 @@ keeper_start(Keeper *keeper, char *const *argv, Time deadline, Time kill_after)
 		return false;
 	keeper->shared->deadline = deadline;
 	keeper->shared->kill_after = kill_after;
+	keeper->end_by = NEVER;
 	if (pipe2(ends, O_CLOEXEC) == 0)
 	{
 		fflush(NULL);
@@ -360,9 +361,11 @@ keeper_prolong(Keeper *keeper, Time deadline)
 void
 keeper_end(Keeper *keeper)
 {
-	if (keeper->fd >= 0)
-		close(keeper->fd);
+	if (keeper->fd < 0)
+		return;
+	close(keeper->fd);
 	keeper->fd = -1;
+	keeper->end_by = clock_now() + keeper->shared->kill_after + MARGIN;
 }
 
 /* Reap those who have ended; a keeper that has is told by pid -1. */
@@ -422,7 +425,9 @@ keeper_is_gone(Keeper *keeper, int *status)
 Time
 keeper_wakes_at(const Keeper *keeper)
 {
+	Time		latest = keeper->shared->deadline - MARGIN / 2;
+
 	if (keeper->pid < 0)
 		return clock_now() + AGAIN;
-	return keeper->shared->deadline - MARGIN / 2;
+	return keeper->end_by < latest ? keeper->end_by : latest;
 }

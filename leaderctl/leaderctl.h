@@ -88,6 +88,7 @@ typedef struct Keeper
 {
 	pid_t		pid;			/* of the process that keeps it; 0: none */
 	int			fd;				/* to it; when it is closed the command ends */
+	Time		end_by;			/* by then it has; NEVER: nobody has closed it */
 	KeeperShared *shared;
 } Keeper;
 
