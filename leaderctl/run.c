@@ -176,7 +176,7 @@ ask(Run *run, Question question)
 	Time		at_most = 0;
 	int			wait_ms = WAIT_MS;
 
-	if (run->gives_up_at != NEVER && left / MS < wait_ms)
+	if (!run->has_run && run->gives_up_at != NEVER && left / MS < wait_ms)
 		wait_ms = left > 0 ? (int) (left / MS) : 0;
 	snprintf(lease, sizeof(lease), "%" PRId64, options->lease / MS);
 	snprintf(wait, sizeof(wait), "%d", wait_ms);
