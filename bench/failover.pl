@@ -110,8 +110,8 @@ sub start
 	my ($name, $ends_ms, $is_there) = @_;
 	my $self = { log => "$work/$name-$lock" };
 	my @command = ("$work/src/leaderctl/leaderctl", 'run', '-h', $is_there ? HERE : $work, '-p', 5432, '-U', 'postgres',
-		'-d', 'postgres', '--lock', $lock, '--instance', $name, '--lease', LEASE . 'ms', '--renew', RENEW . 'ms', '--jitter', '100ms',
-		'--quiet', '--', "$work/command", $self->{log}, 0, $ends_ms);
+		'-d', 'postgres', '--lock', $lock, '--instance', $name, '--lease', LEASE . 'ms', '--renew', RENEW . 'ms',
+		'--jitter', '100ms', '--quiet', '--', "$work/command", $self->{log}, 0, $ends_ms);
 	$self->{pid} = spawn("$work/errors", $is_there ? over_there(@command) : @command);
 	return $self;
 }
@@ -189,7 +189,8 @@ sub measure_silence
 
 		# no heartbeat comes any more, so these stay; wall time
 		my ($renewed, $end) = map { 1e3 * $_ - 1e3 * Time::HiRes::clock_gettime(CLOCK_REALTIME) + now() }
-		  split /\|/, sql("SELECT extract(epoch FROM renewed_at), extract(epoch FROM expires_at) FROM leader_lease WHERE id = $lock");
+		  split /\|/,
+		  sql("SELECT extract(epoch FROM renewed_at), extract(epoch FROM expires_at) FROM leader_lease WHERE id = $lock");
 		my $successor = begun($next);
 		my $last = (times_of($leader, 'H'))[1];
 		push @total, $successor - $from;
@@ -224,7 +225,8 @@ sub measure_term
 	}
 	show("SIGTERM, $what: its exit -> next one runs", 20, @found);
 	my ($handed_over, $leaderless) = split /\|/,
-	  sql("SELECT sum(transferred), extract(epoch FROM max(leaderless_longest)) * 1000 FROM leader_stat WHERE lock_id BETWEEN $first AND $lock");
+	  sql("SELECT sum(transferred), extract(epoch FROM max(leaderless_longest)) * 1000
+		FROM leader_stat WHERE lock_id BETWEEN $first AND $lock");
 	die "only $handed_over of $rounds were handed over\n" if $handed_over != $rounds;
 
 	# the two times are read one after the other in the transaction that hands over
