@@ -129,6 +129,7 @@ begin_term(Run *run, const char *token, Time deadline)
 	snprintf(run->token, sizeof(run->token), "%s", token);
 	run->deadline = deadline;
 	run->began = clock_now();
+	run->gives_up_at = NEVER;	/* it was about being elected */
 	run->ending = NULL;
 	run->leads = true;
 	run->is_lost = false;
@@ -176,7 +177,7 @@ ask(Run *run, Question question)
 	Time		at_most = 0;
 	int			wait_ms = WAIT_MS;
 
-	if (!run->has_run && run->gives_up_at != NEVER && left / MS < wait_ms)
+	if (run->gives_up_at != NEVER && left / MS < wait_ms)
 		wait_ms = left > 0 ? (int) (left / MS) : 0;
 	snprintf(lease, sizeof(lease), "%" PRId64, options->lease / MS);
 	snprintf(wait, sizeof(wait), "%d", wait_ms);
