@@ -6,6 +6,8 @@
  * What is wrong from the start is said before anything is started, with what to
  * do about it.
  *
+ * Floor: connection.
+ *
  *-------------------------------------------------------------------------
  */
 #include <poll.h>

@@ -25,7 +25,7 @@ $node->init;
 $node->start;
 $node->safe_psql('postgres', 'CREATE SCHEMA election; CREATE EXTENSION leader_election SCHEMA election');
 my $connstr = $node->connstr('postgres');
-my @timing = ('--lease', '2s', '--renew', '400ms', '--jitter', '100ms', '--kill-after', '200ms');
+my @timing = ('--lease', '2s', '--renew', '400ms', '--jitter', '100ms', '--kill-after', '1s');
 
 sub sql { my ($sql) = @_; return $node->safe_psql('postgres', "SET search_path = election; $sql") }
 
@@ -62,8 +62,8 @@ subtest 'a larger priority' => sub {
 subtest 'health' => sub {
 	my ($sick, $checks, $slow) = map { Leaderctl::path($_) } qw(sick checks slow);
 	my $check = "echo \$LEADER_TOKEN >> $checks; test ! -e $slow || exec sleep 1000; test ! -e $sick";
-	my $leader = lead('healthy', 3, [ '--health', $check, '--health-every', '250ms', '--health-failures', '3',
-			'--sit-out', '1s' ]);
+	my $leader = lead('healthy', 3, [ '--health', $check, '--health-every', '1s', '--health-failures', '3',
+			'--sit-out', '1500ms' ]);
 	my $count = sub { -e $checks ? scalar(() = slurp_file($checks) =~ /^\d+$/mg) : 0 };
 	ok(Leaderctl::met(sub { $count->() >= 3 }), 'it is looked at');
 	unlike($leader->said, qr/failed|ends/, 'is well');
@@ -83,7 +83,7 @@ subtest 'health' => sub {
 	$leader->says(qr/has released lock 3/);
 	unlink $sick;
 	$leader->says(qr/leads lock 3/, 'leads again', 2);
-	is( sql(q{SELECT l.created_at - h.ended >= '1 s' AND h.ended_how = 'released'
+	is( sql(q{SELECT l.created_at - h.ended >= '1500 ms' AND h.ended_how = 'released'
 			  FROM leader_lease l JOIN leader_history h ON lock_id = id WHERE id = 3}),
 		't', 'not before it has sat out');
 	$was = $count->();
@@ -224,6 +224,54 @@ subtest 'told to stop' => sub {
 	like($leader->said, qr/leaves lock 9 to the end of its lease/, 'it does not wait for the server');
 	$open->say('ROLLBACK');
 	$open->quit;
+};
+
+subtest 'elected when it is told to stop' => sub {
+	my $other = lead('before', 10, []);
+	$other->says(qr/leads/);
+	my $leader = lead('late', 10, [], 'touch', Leaderctl::path('late'));
+	ok(Leaderctl::met(sub { sql('SELECT count(*) FROM leader_waiting WHERE lock_id = 10') == 1 }), 'one waits');
+	$leader->signal('STOP');
+	is($other->stop, 0, 'and is handed the lock');
+	is(sql('SELECT count(*) FROM leader_lease WHERE id = 10 AND remaining_ms > 0'), 1, 'by the server');
+	$leader->signal('TERM');
+	$leader->signal('CONT');
+	is($leader->status, 0, 'stops');
+	like($leader->said, qr/has released lock 10/, 'gives it back');
+	ok(!-e Leaderctl::path('late'), 'starts nothing');
+};
+
+subtest 'how a command is treated' => sub {
+	my $file = Leaderctl::path('treated');
+	my $leader = lead('treats', 11, [ '--kill-after', '1s', '-d', "$connstr application_name=treats" ], 'perl', '-e', q{
+		my ($file, $terms) = (shift, 0);
+		open(my $out, '>', $file); select $out; $| = 1;
+		print 'pipe ', $SIG{PIPE} // 'DEFAULT', "\n";
+		print 'sockets ', scalar(grep { (readlink("/proc/self/fd/$_") // '') =~ /^socket/ } 3 .. 100), "\n";
+		$SIG{TERM} = sub { $terms++ };
+		print "ready\n";
+		until ($terms) { select undef, undef, undef, 0.01 }
+		select undef, undef, undef, 0.5;
+		print "terms $terms\n";
+	}, $file);
+	ok(Leaderctl::met(sub { -e $file && slurp_file($file) =~ /ready/ }), 'it runs');
+	my $sessions = sub { sql(q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'treats'}) };
+	is($sessions->(), 1, 'with one connection');
+	$leader->signal('KILL');
+	$leader->status;
+	ok(Leaderctl::met(sub { $sessions->() == 0 }), 'the server sees its leaderctl die');
+	unlike(slurp_file($file), qr/terms/, 'at once');
+	ok(Leaderctl::met(sub { slurp_file($file) =~ /terms/ }), 'it is told to end');
+	is(slurp_file($file), "pipe DEFAULT\nsockets 0\nready\nterms 1\n",
+		'once; it dies of a broken pipe as others do, and has not its connection');
+};
+
+subtest 'a nightly job' => sub {
+	my @job = ('run', '-d', $connstr, '-l', 'nightly', '--once', '--wait', '0s', '--at-most-every', '1h', '--');
+	my ($status, $out) = Leaderctl::run(@job, 'echo', 'done');
+	is("$status $out", "0 done\n", 'is done without waiting');
+	($status, $out) = Leaderctl::run(@job, 'echo', 'done');
+	is("$status $out", '3 ', 'and not again so soon');
 };
 
 subtest 'wrong arguments' => sub {
