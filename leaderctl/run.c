@@ -129,6 +129,7 @@ start_command(Run *run)
 {
 	run->ending = NULL;
 	run->is_ill = false;
+	run->term.gives_up_at = NEVER;	/* --wait is over */
 	set_environment(run);
 	say("leads lock %s, token %s", run->target->lock_id, run->term.token);
 	if (!keeper_start(&run->keeper, run->options->argv, run->term.deadline,
@@ -255,7 +256,7 @@ what_to_wish(const Run *run, Time now)
 static Time
 gives_up_at(const Run *run)
 {
-	if (run->has_run || run->term.gives_up_at == NEVER)
+	if (run->term.gives_up_at == NEVER)
 		return NEVER;
 	return run->term.gives_up_at + (run->term.was_answered ? 0 : run->term.session.patience);
 }
@@ -299,11 +300,9 @@ wakes_at(const Run *run, TermWish wish, Time now)
 		is_running(run) && run->ending == NULL &&
 		run->options->max_term != NEVER ? run->term.began + run->options->max_term : NEVER,
 		run->not_before > now ? run->not_before : NEVER,
-		/* only while is_over() heeds them: they may be long past */
-		is_running(run) || term_is_ours(&run->term) ||
 		run->term.asked == ASK_CAMPAIGN ? NEVER : gives_up_at(run),
-		run->term.asked == ASK_CAMPAIGN &&
-		run->stopped_at != NEVER ? run->stopped_at + STOP_PATIENCE : NEVER,
+		run->stopped_at != NEVER && run->term.asked == ASK_CAMPAIGN ?
+		run->stopped_at + STOP_PATIENCE : NEVER,
 	};
 	Time		at = NEVER;
 
