@@ -239,6 +239,7 @@ keep(KeeperShared *shared, char *const *argv, int fd)
 	fds[2].fd = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
 	fds[1].events = fds[2].events = POLLIN;
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	prctl(PR_SET_PDEATHSIG, SIGCONT);	/* stopped, we would not notice */
 	prctl(PR_SET_NAME, "leaderctl-keep");
 
 	if (fds[1].fd >= 0 && fds[2].fd >= 0)

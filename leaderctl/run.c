@@ -256,7 +256,7 @@ what_to_wish(const Run *run, Time now)
 static Time
 gives_up_at(const Run *run)
 {
-	if (run->term.gives_up_at == NEVER)
+	if (run->term.gives_up_at == NEVER || term_is_ours(&run->term))
 		return NEVER;
 	return run->term.gives_up_at + (run->term.was_answered ? 0 : run->term.session.patience);
 }
