@@ -261,8 +261,8 @@ sub is_over
 # ---- The checker ----
 
 # What the scheduler may have cost between these times: four times what a witness
-# has been late at the worst, which has to be run once, and who ends processes
-# must look for them.  0 while none is late by more than a fifth of the keeper's
+# has been late at the worst, as who ends processes is to be run several times.
+# 0 while none is late by more than a fifth of the keeper's
 # margin.
 sub pause
 {
