@@ -276,6 +276,11 @@ my %strike = (
 		$leader->signal('TERM');
 		later($lock, $lease * 1.2, sub { kill 'CONT', $keeper if $leader->is_ours($keeper) });
 	},
+	'stop keeper, then kill leaderctl' => sub {
+		my ($lock, $leader, $other, $keeper) = @_;
+		kill 'STOP', $keeper;
+		$leader->signal('KILL');
+	},
 	'stop both' => sub {
 		my ($lock, $leader, $other, $keeper) = @_;
 		$leader->signal('STOP');
