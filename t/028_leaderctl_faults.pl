@@ -25,7 +25,7 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 my $seed = $ENV{LE_SEED} // int(rand(2**31));
-my $seconds = $ENV{LE_SECONDS} // 80;
+my $seconds = $ENV{LE_SECONDS} // 60;
 my $enough = 200;
 srand($seed);
 diag("LE_SEED=$seed");

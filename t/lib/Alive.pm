@@ -89,6 +89,17 @@ END
 		waitpid($self->{pid}, 0);
 	}
 	kill 'KILL', $witness if $witness;
+
+	# what a keeper that is broken has not ended
+	kill 'KILL', grep { $_ != $$ } map { /(\d+)/ } grep { of_test($_) } glob('/proc/[0-9]*') if $build;
+}
+
+sub of_test
+{
+	my ($directory) = @_;
+	open(my $in, '<', "$directory/cmdline") or return 0;
+	local $/;
+	return (<$in> // '') =~ /^\Q$build\E\/(leaderctl|alive)\0/;
 }
 
 # Start one.  name, lock, options: a list; how: what its command does against
