@@ -259,8 +259,11 @@ keep(KeeperShared *shared, char *const *argv, int fd)
 			 fds[0].revents != 0))
 		{
 			kill_at = now + shared->kill_after;
-			signal_all(shared->command, SIGTERM);
-			signal_all(shared->command, SIGCONT);	/* to notice it */
+			if (now < latest)	/* else we were frozen: there is no time */
+			{
+				signal_all(shared->command, SIGTERM);
+				signal_all(shared->command, SIGCONT);	/* to notice it */
+			}
 			fds[0].fd = -1;
 		}
 		if (kill_at != NEVER && kill_at > latest)

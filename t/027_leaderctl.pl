@@ -171,6 +171,7 @@ subtest 'faults of clients' => sub {
 		'KILL leaderctl' => \@every,
 		'STOP leaderctl' => \@every,
 		'KILL keeper' => \@every,
+		'STOP keeper and KILL leaderctl' => [ '', 'deaf fork daemon close' ],
 		'STOP keeper and TERM leaderctl' => [ '', 'deaf fork daemon close' ],
 		'KILL both' => [ '', 'deaf close' ],
 		'STOP both' => [ '', 'deaf fork daemon close' ]);

@@ -25,7 +25,7 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 my $seed = $ENV{LE_SEED} // int(rand(2**31));
-my $seconds = $ENV{LE_SECONDS} // 80;
+my $seconds = $ENV{LE_SECONDS} // 60;
 my $enough = 200;
 srand($seed);
 diag("LE_SEED=$seed");
@@ -275,6 +275,11 @@ my %strike = (
 		kill 'STOP', $keeper;
 		$leader->signal('TERM');
 		later($lock, $lease * 1.2, sub { kill 'CONT', $keeper if $leader->is_ours($keeper) });
+	},
+	'stop keeper, then kill leaderctl' => sub {
+		my ($lock, $leader, $other, $keeper) = @_;
+		kill 'STOP', $keeper;
+		$leader->signal('KILL');
 	},
 	'stop both' => sub {
 		my ($lock, $leader, $other, $keeper) = @_;

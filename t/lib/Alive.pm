@@ -89,6 +89,17 @@ END
 		waitpid($self->{pid}, 0);
 	}
 	kill 'KILL', $witness if $witness;
+
+	# what a keeper that is broken has not ended
+	kill 'KILL', grep { $_ != $$ } map { /(\d+)/ } grep { of_test($_) } glob('/proc/[0-9]*') if $build;
+}
+
+sub of_test
+{
+	my ($directory) = @_;
+	open(my $in, '<', "$directory/cmdline") or return 0;
+	local $/;
+	return (<$in> // '') =~ /^\Q$build\E\/(leaderctl|alive)\0/;
 }
 
 # Start one.  name, lock, options: a list; how: what its command does against
@@ -261,8 +272,8 @@ sub is_over
 # ---- The checker ----
 
 # What the scheduler may have cost between these times: four times what a witness
-# has been late at the worst, which has to be run once, and who ends processes
-# must look for them.  0 while none is late by more than a fifth of the keeper's
+# has been late at the worst, as who ends processes is to be run several times.
+# 0 while none is late by more than a fifth of the keeper's
 # margin.
 sub pause
 {

@@ -11,9 +11,9 @@
  *
  *	alive witness FILE
  *
- * One process on each processor that sleeps, and writes down when it has slept
- * for too long: "TIME LATE".  When the scheduler does not run these in time, it
- * need not have run who must kill in time, either.
+ * One process on each processor that sleeps, then computes for a moment, and
+ * writes down when that has taken too long: "TIME LATE".  When the scheduler does
+ * not run these in time, it need not have run who must kill in time, either.
  *
  *-------------------------------------------------------------------------
  */
@@ -36,6 +36,10 @@
 /* between two signs of life */
 #define NAP (5 * MS)
 
+/* what a witness does, about as much as it takes to look through /proc */
+#define WITNESS_NAP (30 * MS)
+#define WITNESS_WORK (2 * MS)
+
 /* what has lost its tests ends by itself: seconds */
 #define LIFE 600
 
@@ -48,18 +52,24 @@ typedef struct Record
 } Record;
 
 static int64_t
-now(void)
+time_of(clockid_t clock)
 {
 	struct timespec now;
 
-	clock_gettime(CLOCK_BOOTTIME, &now);
+	clock_gettime(clock, &now);
 	return now.tv_sec * 1000 * MS + now.tv_nsec;
 }
 
-static void
-nap(void)
+static int64_t
+now(void)
 {
-	const struct timespec nap = {.tv_nsec = NAP};
+	return time_of(CLOCK_BOOTTIME);
+}
+
+static void
+nap(int64_t length)
+{
+	const struct timespec nap = {.tv_nsec = length};
 
 	nanosleep(&nap, NULL);
 }
@@ -95,7 +105,7 @@ live(volatile Record *record)
 {
 	for (;;)
 	{
-		nap();
+		nap(NAP);
 		record->last = now();
 	}
 }
@@ -130,9 +140,12 @@ witness(const char *path)
 	for (before = now();; before = now())
 	{
 		int64_t		late;
+		int64_t		used = time_of(CLOCK_PROCESS_CPUTIME_ID);
 
-		nap();
-		late = now() - before - NAP;
+		nap(WITNESS_NAP);
+		while (time_of(CLOCK_PROCESS_CPUTIME_ID) - used < WITNESS_WORK)
+			continue;
+		late = now() - before - WITNESS_NAP - WITNESS_WORK;
 		if (late > 10 * MS)
 			fprintf(file, "%.6f %.6f\n", now() / 1e9, late / 1e9);
 	}
