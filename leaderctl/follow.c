@@ -157,7 +157,8 @@ take_answer(Follow *follow)
 				const char *token = session_field(session, 0);
 				const char *known = status_token(&follow->status);
 
-				if (strcmp(token != NULL ? token : "", known != NULL ? known : "") != 0)
+				/* where nobody leads there may be other news */
+				if (known == NULL || token == NULL || strcmp(token, known) != 0)
 					follow->next_look = follow->status.at + LOOK_MIN;
 			}
 			break;
@@ -189,6 +190,13 @@ turn(Follow *follow)
  * Showing
  * ---------------------------------------------------------------------
  */
+
+/* In place, or one after the other? */
+static bool
+draws(const Follow *follow)
+{
+	return terminal_is_there() && !follow->options->json;
+}
 
 /* What a reader should know: "", or why this may be out of date; own memory. */
 static char *
@@ -253,7 +261,7 @@ compose(const Follow *follow)
 		die(EXIT_FAILED, "out of memory");
 	write_head(follow, out);
 	if (follow->status.result != NULL)
-		status_write(&follow->status, follow->target, out);
+		status_write(&follow->status, follow->target, draws(follow), out);
 	fclose(out);
 	return text;
 }
@@ -290,9 +298,12 @@ append(Follow *follow)
 {
 	char	   *gist;
 
-	session_complain(&follow->session);
+	if (follow->session.sqlstate[0] != '\0')
+		session_complain(&follow->session);
 	if (follow->status.result == NULL || follow->session.sqlstate[0] != '\0')
 		return;
+	free(follow->session.shown);
+	follow->session.shown = NULL;
 	gist = status_gist(&follow->status);
 	if (follow->gist != NULL && strcmp(gist, follow->gist) == 0)
 	{
@@ -310,12 +321,6 @@ append(Follow *follow)
 	}
 	free(follow->gist);
 	follow->gist = gist;
-}
-
-static bool
-draws(const Follow *follow)
-{
-	return terminal_is_there() && !follow->options->json;
 }
 
 /* The other screen, without a cursor, and back */
@@ -373,7 +378,10 @@ follow_status(const Target *target, const Options *options, const char *sql)
 		Time		now;
 
 		if (draws(&follow) && wake_has_come(SIGTSTP))
+		{
 			suspend();
+			follow.is_new = true;
+		}
 		turn(&follow);
 		pursue(&follow);
 		now = clock_now();

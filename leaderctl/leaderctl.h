@@ -115,6 +115,7 @@ extern int	terminal_width(void);
 extern int	terminal_height(void);
 extern const char *terminal_colour(Colour colour);
 extern char *text_printable(const char *text);
+extern int	text_width(const char *text);
 extern void text_write(FILE *out, const char *text, int width, bool right);
 extern void text_write_json(FILE *out, const char *json, bool in_a_line);
 extern const char *span_text(int64_t ms);
@@ -405,7 +406,8 @@ extern bool status_is_led(const Status *status);
 extern const char *status_token(const Status *status);
 extern Time status_renewed_by(const Status *status);
 extern char *status_gist(const Status *status);
-extern void status_write(const Status *status, const Target *target, FILE *out);
+extern void status_write(const Status *status, const Target *target, bool fits,
+						 FILE *out);
 extern void status_write_json(const Status *status, const Target *target,
 							  bool in_a_line, FILE *out);
 

@@ -57,7 +57,7 @@ status_command(Target *target, const Options *options)
 	if (options->json)
 		status_write_json(&status, target, false, stdout);
 	else
-		status_write(&status, target, stdout);
+		status_write(&status, target, false, stdout);
 	flush_output();
 	is_led = status_is_led(&status);
 	PQclear(status.result);

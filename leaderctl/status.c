@@ -150,19 +150,19 @@ static const struct Reason
 	{"hold", "a hold",
 	"a hold: it was released so that nobody leads before that is over", false},
 	{"grace", "grace of a promotion",
-	"the server was promoted: somebody of whom it does not know may still lead", false},
+	"a promotion: somebody of whom this server does not know may lead", false},
 	{"revocation", "revoked",
-	"an operator has revoked it: the old leader may believe that it leads until then", false},
+	"revoked: until then the old leader may believe that it leads", false},
 	{"ban", "revoked: others may lead",
-	"an operator has revoked it: others may lead, but not yet who led", false},
+	"revoked: others may lead, but not yet who led", false},
 	{"revoked", "revoked",
-	"an operator has revoked it: who led may not yet lead, and others perhaps neither", false},
+	"revoked: not yet may who led lead, nor perhaps others", false},
 	{"guarded_commit", "a commit is guarded",
-	"a guarded transaction is being committed, by server process", true},
+	"a guarded transaction is being committed: server process", true},
 	{"transition", "being begun or ended",
-	"a term is begun or ended in a transaction that is not over, of server process", true},
+	"an open transaction begins or ends a term: server process", true},
 	{"awaits_standby", "awaits the standby",
-	"a term is begun or ended, and its commit waits for a synchronous standby, in server process", true},
+	"a commit that begins or ends a term awaits a standby: server process", true},
 	{"standby", "a standby cannot tell",
 	"this server is a standby, which cannot tell who leads now", false},
 };
@@ -385,18 +385,24 @@ write_table(const Status *status, Time now, FILE *out)
 	table_write(&table, out);
 }
 
-/* "name: value", cut where a terminal ends; nothing if there is no value. */
+static bool cuts_lines = false; /* where the terminal ends */
+
+/* "name: value"; nothing if there is no value. */
 static void
 write_line(FILE *out, const char *name, Colour colour, const char *value)
 {
 	char	   *printable;
+	int			room = terminal_width() - (int) strlen(name) - 2;
 
 	if (value == NULL)
 		return;
 	printable = text_printable(value);
 	fprintf(out, "%s%s:%s ", terminal_colour(COLOUR_TITLE), name, terminal_colour(COLOUR_NONE));
 	fputs(terminal_colour(colour), out);
-	fputs(printable, out);
+	if (cuts_lines && text_width(printable) > room)
+		text_write(out, printable, room, false);
+	else
+		fputs(printable, out);
 	fputs(colour != COLOUR_NONE ? terminal_colour(COLOUR_NONE) : "", out);
 	fputc('\n', out);
 	free(printable);
@@ -475,12 +481,16 @@ write_lock(const Status *status, const Target *target, Time now, FILE *out)
 	write_waiters(out, field(status, 0, COL_WAITERS));
 }
 
-/* For people: a table, or one lock; time that is left is counted down from then. */
+/*
+ * For people: a table, or one lock; time that is left is counted down from then.
+ * A line of it takes one line of the terminal (fits), or as many as it needs.
+ */
 void
-status_write(const Status *status, const Target *target, FILE *out)
+status_write(const Status *status, const Target *target, bool fits, FILE *out)
 {
 	Time		now = clock_now();
 
+	cuts_lines = fits;
 	if (target->lock != NULL)
 		write_lock(status, target, now, out);
 	else if (count_locks(status) > 0)

@@ -192,7 +192,7 @@ text_printable(const char *text)
 }
 
 /* How many columns a printable text takes */
-static int
+int
 text_width(const char *text)
 {
 	int			width = 0;
