@@ -68,6 +68,7 @@ extern const char *duration_text(Time duration);
 extern bool quiet;
 
 extern void say(const char *format,...) __attribute__((format(printf, 1, 2)));
+extern void warn(const char *format,...) __attribute__((format(printf, 1, 2)));
 extern void complain(const char *format,...) __attribute__((format(printf, 1, 2)));
 extern void hint(const char *format,...) __attribute__((format(printf, 1, 2)));
 extern void die(int status, const char *format,...) __attribute__((format(printf, 2, 3), noreturn));

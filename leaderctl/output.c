@@ -42,6 +42,17 @@ say(const char *format,...)
 	va_end(args);
 }
 
+/* Something that the server wants to be known */
+void
+warn(const char *format,...)
+{
+	va_list		args;
+
+	va_start(args, format);
+	message("warning: ", format, args);
+	va_end(args);
+}
+
 void
 complain(const char *format,...)
 {
