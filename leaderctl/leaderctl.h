@@ -70,6 +70,7 @@ extern bool quiet;
 extern void say(const char *format,...) __attribute__((format(printf, 1, 2)));
 extern void warn(const char *format,...) __attribute__((format(printf, 1, 2)));
 extern void complain(const char *format,...) __attribute__((format(printf, 1, 2)));
+extern void detail(const char *format,...) __attribute__((format(printf, 1, 2)));
 extern void hint(const char *format,...) __attribute__((format(printf, 1, 2)));
 extern void die(int status, const char *format,...) __attribute__((format(printf, 2, 3), noreturn));
 extern const char *without_severity(const char *message);

@@ -33,11 +33,11 @@ on_signal(int signal)
 static void
 tell_rest(const PGresult *result)
 {
-	const char *detail = PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL);
+	const char *more = PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL);
 	const char *advice = PQresultErrorField(result, PG_DIAG_MESSAGE_HINT);
 
-	if (detail != NULL)
-		hint("%s", detail);
+	if (more != NULL)
+		detail("%s", more);
 	if (advice != NULL)
 		hint("%s", advice);
 }

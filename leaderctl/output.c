@@ -64,6 +64,16 @@ complain(const char *format,...)
 }
 
 void
+detail(const char *format,...)
+{
+	va_list		args;
+
+	va_start(args, format);
+	message("detail: ", format, args);
+	va_end(args);
+}
+
+void
 hint(const char *format,...)
 {
 	va_list		args;

@@ -398,7 +398,7 @@ write_line(FILE *out, const char *name, Colour colour, const char *value)
 		return;
 	printable = text_printable(value);
 	fprintf(out, "%s%s:%s ", terminal_colour(COLOUR_TITLE), name, terminal_colour(COLOUR_NONE));
-	fputs(terminal_colour(colour), out);
+	fputs(colour != COLOUR_NONE ? terminal_colour(colour) : "", out);
 	if (cuts_lines && text_width(printable) > room)
 		text_write(out, printable, room, false);
 	else
