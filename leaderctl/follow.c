@@ -240,8 +240,10 @@ write_head(const Follow *follow, FILE *out)
 	fputs(text, out);
 	if (caveat[0] != '\0')
 	{
+		int			room = terminal_width() - (int) strlen(text) - 2;
+
 		fprintf(out, "  %s", terminal_colour(COLOUR_CARE));
-		text_write(out, printable, terminal_width() - (int) strlen(text) - 2, false);
+		text_write(out, printable, text_width(printable) < room ? text_width(printable) : room, false);
 		fputs(terminal_colour(COLOUR_NONE), out);
 	}
 	fputs("\n\n", out);

@@ -23,7 +23,7 @@ delete $ENV{NO_COLOR};
 
 my $long = 600_000;    # outlives the test
 my $short = 500;
-my $limit = $PostgreSQL::Test::Utils::timeout_default;
+my $limit = $PostgreSQL::Test::Utils::timeout_default / 3;
 
 my $source = "$FindBin::RealBin/../leaderctl";
 my $build = PostgreSQL::Test::Utils::tempdir();
@@ -146,9 +146,9 @@ sub await
 		last if time() > $end;
 		usleep(10_000);
 	}
-	ok($met, $name)
-	  or diag(map { "$_->{pid}: " . messages($_) . output($_) } grep { !$_->{over} } @started);
-	return;
+	ok($met, $name) and return;
+	diag(map { "$_->{pid}: " . messages($_) . output($_) } grep { !$_->{over} } @started);
+	die "$name: not within $limit s";
 }
 
 # Its exit status
