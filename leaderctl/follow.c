@@ -31,6 +31,9 @@
 /* where nothing tells of changes; and after an error */
 #define LOOK_EVERY (2 * SECOND)
 
+/* who waits is nobody's news */
+#define REFRESH_EVERY (30 * SECOND)
+
 /* however many changes there are */
 #define LOOK_MIN (100 * MS)
 
@@ -128,6 +131,8 @@ take_status(Follow *follow, Time asked_at)
 	follow->is_new = true;
 	follow->next_look = can_observe(follow) || can_listen(follow) ?
 		status_renewed_by(&follow->status) : asked_at + LOOK_EVERY;
+	if (follow->next_look > asked_at + REFRESH_EVERY)
+		follow->next_look = asked_at + REFRESH_EVERY;
 }
 
 static void

@@ -59,7 +59,11 @@ operate_connect(Target *target, const char *name, const char *needed)
 {
 	const char *const all_needed[] = {needed, NULL};
 	PGconn	   *conn = connect_checked(target, name, all_needed, false);
-	struct sigaction action = {.sa_handler = on_signal,.sa_flags = SA_RESTART};
+
+	/* who is impatient sends it twice: the server may not be there to cancel */
+	struct sigaction action = {
+		.sa_handler = on_signal,.sa_flags = SA_RESTART | SA_RESETHAND | SA_NODEFER
+	};
 
 	PQsetNoticeReceiver(conn, on_notice, NULL);
 	cancel = PQgetCancel(conn);

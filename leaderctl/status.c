@@ -39,6 +39,8 @@ enum
 };
 
 /*
+ * Those that nobody asks for come last.
+ *
  * $1 is the lock, or NULL: all that somebody leads or waits for, that something
  * rests on, or whose last term has ended within a day.  $2 is its name.
  *
@@ -133,7 +135,8 @@ static const char sql[] =
 "          'leader', leader, 'role', leader_role, 'info', told.info, 'token', token, 'lease_ms', lease_ms,"
 "          'remaining_ms', left_ms, 'began', began, 'renewed', renewed, 'renewals', renewals,"
 "          'waiting', COALESCE(list, '[]'), 'last_leader', last_leader, 'last_ended', ended, 'last_ended_how', ended_how) AS json"
-" FROM info LEFT JOIN told ON true ORDER BY lock_id";
+" FROM info LEFT JOIN told ON true"
+" ORDER BY COALESCE(reason" EQ "'nobody_asks', false), lock_id";
 
 /* Why nobody leads: in a table, and in a sentence */
 static const struct Reason
