@@ -99,6 +99,7 @@ sub start
 			open(STDOUT, '>', $self->{file}) or die;
 		}
 		open(STDERR, '>', "$self->{file}.err") or die;
+		delete $ENV{PGAPPNAME};    # so that it has a name of its own
 		exec($leaderctl, $command[0], '-d', $connstr, @command[ 1 .. $#command ]) or die;
 	}
 	if (defined $pty)
@@ -537,9 +538,9 @@ subtest 'status --watch' => sub {
 			my $at = $node->safe_psql('postgres', "SELECT max(query_start) FROM pg_stat_activity
 				WHERE application_name = 'leaderctl status' AND query LIKE 'WITH info%'");
 			%left = () if defined $asked && $asked ne $at;
-			$asked = $at;
+			$asked = $at if $at ne '';
 			$left{$1} = 1 if row(32, screen($all)) =~ / (\d+)s +\d+$/;
-			return keys %left >= 4 });
+			return defined $asked && keys %left >= 4 });
 
 	query("SELECT le_transfer(31, 'a', le_token(31, 'a'), 'b')", 't', 'a change');
 	await('is shown', sub { row(31, screen($all)) =~ /^31 +b / });
