@@ -3,6 +3,8 @@
  * clock.c
  *	  Time that does not stop while the machine sleeps.
  *
+ * Floor: ground.
+ *
  *-------------------------------------------------------------------------
  */
 #include <limits.h>

@@ -6,6 +6,8 @@
  * What is wrong from the start is said before anything is started, with what to
  * do about it.
  *
+ * Floor: connection.
+ *
  *-------------------------------------------------------------------------
  */
 #include <poll.h>
@@ -95,38 +97,60 @@ connect_rotate(PGconn *conn, Hosts *hosts)
 	PQconninfoFree(options);
 }
 
+static int
+count_hosts(const Hosts *hosts)
+{
+	const char *list = hosts->host != NULL ? hosts->host : hosts->hostaddr;
+	int			count = 1;
+
+	for (; list != NULL && *list != '\0'; list++)
+		count += *list == ',';
+	return count;
+}
+
 /*
- * Connect, and wait for it.  NULL, and an error in memory of its own: it cannot
- * be had.
+ * Connect, and wait for it, starting from each host in turn.  NULL, and an error
+ * in memory of its own: it cannot be had.
  */
 PGconn *
 connect_now(const Target *target, const char *name, char **error)
 {
 	Hosts		hosts = {0};
-	PGconn	   *conn = connect_start(target, name, &hosts);
-	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
-	Time		until = clock_now() + PATIENCE;
-	const char *message = "the server does not answer";
+	PGconn	   *conn = NULL;
 
-	if (conn == NULL)
-		die(EXIT_USAGE, "out of memory");
-	while (PQstatus(conn) != CONNECTION_BAD && status != PGRES_POLLING_OK &&
-		   status != PGRES_POLLING_FAILED && clock_now() < until)
+	for (int attempt = 0; attempt < count_hosts(&hosts); attempt++)
 	{
-		struct pollfd socket = {
-			.fd = PQsocket(conn),
-			.events = status == PGRES_POLLING_READING ? POLLIN : POLLOUT
-		};
+		PostgresPollingStatusType status = PGRES_POLLING_WRITING;
+		Time		until = clock_now() + PATIENCE;
 
-		if (poll(&socket, 1, clock_timeout(until)) > 0)
-			status = PQconnectPoll(conn);
+		PQfinish(conn);
+		conn = connect_start(target, name, &hosts);
+		if (conn == NULL)
+			die(EXIT_USAGE, "out of memory");
+		while (PQstatus(conn) != CONNECTION_BAD && status != PGRES_POLLING_OK &&
+			   status != PGRES_POLLING_FAILED && clock_now() < until)
+		{
+			struct pollfd socket = {
+				.fd = PQsocket(conn),
+				.events = status == PGRES_POLLING_READING ? POLLIN : POLLOUT
+			};
+
+			if (poll(&socket, 1, clock_timeout(until)) > 0)
+				status = PQconnectPoll(conn);
+		}
+		if (status == PGRES_POLLING_OK)
+			return conn;
+		if (PQstatus(conn) == CONNECTION_BAD || status == PGRES_POLLING_FAILED)
+		{
+			/* libpq has tried all of them, and says so of each */
+			*error = format_string("%s", PQerrorMessage(conn));
+			PQfinish(conn);
+			return NULL;
+		}
+		connect_rotate(conn, &hosts);
 	}
-	if (status == PGRES_POLLING_OK)
-		return conn;
-	if (PQstatus(conn) == CONNECTION_BAD || status == PGRES_POLLING_FAILED)
-		message = PQerrorMessage(conn);
-	*error = format_string("%s", message);
 	PQfinish(conn);
+	*error = format_string("the server does not answer");
 	return NULL;
 }
 

@@ -8,6 +8,8 @@
  * two seconds, and say so.  Besides we look when a lease should have been
  * renewed, and in between the time that is left is counted by our clock.
  *
+ * Floor: parts.
+ *
  *-------------------------------------------------------------------------
  */
 #define _GNU_SOURCE				/* open_memstream(), memrchr() */

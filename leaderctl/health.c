@@ -7,6 +7,8 @@
  * a keeper of its own.  It fails by its status, and by taking longer than the
  * time from one check to the next.
  *
+ * Floor: parts.
+ *
  *-------------------------------------------------------------------------
  */
 #include <errno.h>

@@ -12,6 +12,8 @@
  * If it dies itself, the command gets SIGKILL from the kernel, and what that has
  * started becomes our child: keeper_watch() ends it.
  *
+ * Floor: parts.
+ *
  *-------------------------------------------------------------------------
  */
 #define _GNU_SOURCE				/* pipe2() */
@@ -78,11 +80,11 @@ parent_of(const char *pid)
 static bool is_keeper(pid_t pid);
 
 /*
- * Send a signal to each child of ours that is no keeper; how many there are.
- * Their own children become ours when they are gone.
+ * Send a signal to each child of ours that is no keeper, nor in this process
+ * group; how many there are.  Their own children become ours when they are gone.
  */
 static int
-signal_children(int signal)
+signal_children(int signal, pid_t not_in)
 {
 	int			count = 0;
 	DIR		   *proc = opendir("/proc");
@@ -93,7 +95,8 @@ signal_children(int signal)
 	{
 		pid_t		pid = atoi(entry->d_name);
 
-		if (pid > 0 && parent_of(entry->d_name) == me && !is_keeper(pid))
+		if (pid > 0 && parent_of(entry->d_name) == me && !is_keeper(pid) &&
+			(not_in == 0 || getpgid(pid) != not_in))
 		{
 			kill(pid, signal);
 			count++;
@@ -105,15 +108,16 @@ signal_children(int signal)
 }
 
 /*
- * Send a signal to the command and what it has started.  The number of its
- * process group belongs to it as long as it has not been reaped.
+ * Send a signal to the command and what it has started, once to each, as a
+ * second SIGTERM is an order to some.  The number of its process group belongs
+ * to it as long as it has not been reaped.
  */
 static void
 signal_all(pid_t command, int signal)
 {
 	if (command > 0)
 		kill(-command, signal);
-	signal_children(signal);
+	signal_children(signal, command);
 }
 
 /* ---------------------------------------------------------------------
@@ -121,12 +125,28 @@ signal_all(pid_t command, int signal)
  * ---------------------------------------------------------------------
  */
 
+/* Our handlers are not the command's; what is ignored stays so. */
+static void
+reset_signals(void)
+{
+	struct sigaction action;
+	sigset_t	none;
+
+	for (int number = 1; number < NSIG; number++)
+	{
+		if (sigaction(number, NULL, &action) == 0 && action.sa_handler != SIG_IGN)
+			signal(number, SIG_DFL);
+	}
+	signal(SIGPIPE, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
 static void
 start_command(KeeperShared *shared, char *const *argv)
 {
 	pid_t		keeper = getpid();
 	pid_t		pid = fork();
-	sigset_t	none;
 
 	if (pid != 0)
 	{
@@ -142,8 +162,7 @@ start_command(KeeperShared *shared, char *const *argv)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != keeper || clock_now() >= shared->deadline - MARGIN)
 		_exit(126);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	reset_signals();
 	execvp(argv[0], argv);
 	fprintf(stderr, "%s: error: could not run \"%s\": %m\n", PROGNAME, argv[0]);
 	_exit(errno == ENOENT ? 127 : 126);
@@ -178,12 +197,37 @@ set_timer(int timer, Time at)
 	timerfd_settime(timer, TFD_TIMER_ABSTIME, &when, NULL);
 }
 
+/*
+ * Close what is leaderctl's, but for one: the server is to see its connection
+ * end with it, and another keeper its pipe.  What leaderctl was given by its own
+ * parent goes on to the command.
+ */
+static void
+close_inherited(int but)
+{
+	DIR		   *fds = opendir("/proc/self/fd");
+	struct dirent *entry;
+
+	while (fds != NULL && (entry = readdir(fds)) != NULL)
+	{
+		int			fd = atoi(entry->d_name);
+		int			flags = entry->d_name[0] == '.' ? -1 : fcntl(fd, F_GETFD);
+
+		if (flags >= 0 && (flags & FD_CLOEXEC) != 0 && fd != but && fd != dirfd(fds))
+			close(fd);
+	}
+	if (fds != NULL)
+		closedir(fds);
+}
+
 static void
 keep(KeeperShared *shared, char *const *argv, int fd)
 {
 	Time		kill_at = NEVER;	/* never yet: it is not being ended */
 	sigset_t	all;
 	struct pollfd fds[3] = {{.fd = fd,.events = POLLIN}};
+
+	close_inherited(fd);
 
 	/* nobody's signal but SIGKILL and SIGSTOP does anything to us */
 	setpgid(0, 0);
@@ -195,6 +239,7 @@ keep(KeeperShared *shared, char *const *argv, int fd)
 	fds[2].fd = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
 	fds[1].events = fds[2].events = POLLIN;
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	prctl(PR_SET_PDEATHSIG, SIGCONT);	/* stopped, we would not notice */
 	prctl(PR_SET_NAME, "leaderctl-keep");
 
 	if (fds[1].fd >= 0 && fds[2].fd >= 0)
@@ -259,6 +304,8 @@ is_keeper(pid_t pid)
 void
 keeper_init(void)
 {
+	if (parent_of("self") == 0)
+		die(EXIT_USAGE, "could not read /proc, which is needed to end what a command has started");
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 }
 
@@ -280,6 +327,7 @@ keeper_start(Keeper *keeper, char *const *argv, Time deadline, Time kill_after)
 		return false;
 	keeper->shared->deadline = deadline;
 	keeper->shared->kill_after = kill_after;
+	keeper->end_by = NEVER;
 	if (pipe2(ends, O_CLOEXEC) == 0)
 	{
 		fflush(NULL);
@@ -287,7 +335,6 @@ keeper_start(Keeper *keeper, char *const *argv, Time deadline, Time kill_after)
 		if (keeper->pid == 0)
 		{
 			memset(keepers, 0, sizeof(keepers));
-			close(ends[1]);
 			keep(keeper->shared, argv, ends[0]);
 		}
 		close(ends[0]);
@@ -315,9 +362,11 @@ keeper_prolong(Keeper *keeper, Time deadline)
 void
 keeper_end(Keeper *keeper)
 {
-	if (keeper->fd >= 0)
-		close(keeper->fd);
+	if (keeper->fd < 0)
+		return;
+	close(keeper->fd);
 	keeper->fd = -1;
+	keeper->end_by = clock_now() + keeper->shared->kill_after + MARGIN;
 }
 
 /* Reap those who have ended; a keeper that has is told by pid -1. */
@@ -355,7 +404,7 @@ keeper_is_gone(Keeper *keeper, int *status)
 			return false;
 		if (keeper->pid > 0)
 			kill(keeper->pid, SIGKILL); /* takes the command with it */
-		if (signal_children(SIGKILL) > 0 || keeper->pid > 0)
+		if (signal_children(SIGKILL, 0) > 0 || keeper->pid > 0)
 			return false;
 	}
 	else if (keeper->pid > 0)
@@ -377,7 +426,9 @@ keeper_is_gone(Keeper *keeper, int *status)
 Time
 keeper_wakes_at(const Keeper *keeper)
 {
+	Time		latest = keeper->shared->deadline - MARGIN / 2;
+
 	if (keeper->pid < 0)
 		return clock_now() + AGAIN;
-	return keeper->shared->deadline - MARGIN / 2;
+	return keeper->end_by < latest ? keeper->end_by : latest;
 }

@@ -1,27 +1,33 @@
 /*-------------------------------------------------------------------------
  *
  * leaderctl.h
- *	  The map of leaderctl: one file for each room.
+ *	  What the files of leaderctl know of each other.
  *
- *	main.c		the command line: commands, options
- *	run.c		leaderctl run: a command runs while we lead
- *	watch.c		leaderctl watch: a command at each change of leader
- *	show.c		status, history, warnings
- *	operate.c	resign, revoke, transfer, release
- *	follow.c	status --watch: the same again at each change
- *	status.c	who leads, and why nobody does: what is asked and how it is told
- *	term.c		the client's rule: a term, from waiting for it to its release
- *	health.c	does a leader work?
- *	keeper.c	the process that keeps a command, and ends it in time
- *	report.c	tells who leads: a status file, systemd
- *	session.c	a connection that never blocks
- *	connect.c	connecting, and whether all that is needed is there
- *	wake.c		signals as something to poll for
- *	table.c		texts and tables that fit a terminal
- *	output.c	messages and texts
- *	clock.c		time that does not stop while the machine sleeps
+ * THE MAP, from the roof to the ground.  Whoever is called stands below: each
+ * file uses only files further down ("make arrows" looks whether that is so).
  *
- * A file uses only files further down.
+ * roof
+ *	main.c			the command line: commands, options
+ * commands
+ *	run.c			a command runs while we lead
+ *	watch.c			a command at each change of leader
+ *	show.c			status, history, warnings
+ *	operate.c		resign, revoke, transfer, release
+ * parts: what commands are made of
+ *	follow.c		status --watch: the same again at each change
+ *	status.c		who leads, and why nobody does: what is asked, how it is told
+ *	report.c		tells who leads: a status file, systemd
+ *	health.c		does a leader work?
+ *	keeper.c		the process that keeps a command, and ends it in time
+ *	term.c			the client's rule: a term, from waiting for it to its release
+ * connection
+ *	session.c		one that never blocks
+ *	connect.c		connecting, and whether all that is needed is there
+ * ground
+ *	wake.c			signals as something to poll for
+ *	table.c			texts and tables that fit a terminal
+ *	output.c		messages and texts
+ *	clock.c			time that does not stop while the machine sleeps
  *
  *-------------------------------------------------------------------------
  */
@@ -147,6 +153,7 @@ typedef struct Keeper
 {
 	pid_t		pid;			/* of the process that keeps it; 0: none */
 	int			fd;				/* to it; when it is closed the command ends */
+	Time		end_by;			/* by then it has; NEVER: nobody has closed it */
 	KeeperShared *shared;
 } Keeper;
 
@@ -363,6 +370,7 @@ typedef struct Term
 	char	   *leader;			/* who leads, as we last heard; NULL: nobody */
 	Time		leader_until;	/* at most */
 	bool		knows_leader;	/* has been answered since we last led */
+	bool		was_answered;	/* ever */
 	bool		is_watched;		/* somebody wants to know who leads meanwhile */
 	Time		gives_up_at;	/* do not ask for the lead after then */
 } Term;

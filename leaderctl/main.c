@@ -6,6 +6,8 @@
  * Two tables say all: what commands there are, and what options, with the
  * commands that take each.  The help comes from them.
  *
+ * Floor: roof.
+ *
  *-------------------------------------------------------------------------
  */
 #include <errno.h>
@@ -348,7 +350,8 @@ check_run(Options *options)
 		die(EXIT_USAGE, "--lease %s is shorter than twice --renew %s plus --jitter %s: one lost heartbeat would end the term",
 			duration_text(options->lease), duration_text(options->renew),
 			duration_text(options->jitter));
-	if (options->kill_after > options->lease - options->renew - options->jitter)
+	/* nine tenths are left of the lease of one who has waited for it */
+	if (options->kill_after > options->lease / 10 * 9 - options->renew - options->jitter)
 		die(EXIT_USAGE, "--kill-after %s leaves no time for a heartbeat in a --lease of %s",
 			duration_text(options->kill_after), duration_text(options->lease));
 	if (options->health == NULL &&

@@ -3,6 +3,8 @@
  * output.c
  *	  Messages, as PostgreSQL's own programs write them: to stderr.
  *
+ * Floor: ground.
+ *
  *-------------------------------------------------------------------------
  */
 #define _GNU_SOURCE				/* vasprintf() */

@@ -8,6 +8,8 @@
  * looks at that is never told a leader who is none.  Nothing here may fail a term:
  * a file that cannot be written is complained of.
  *
+ * Floor: parts.
+ *
  *-------------------------------------------------------------------------
  */
 #define _GNU_SOURCE				/* SOCK_CLOEXEC */
@@ -173,7 +175,8 @@ report_term(const Term *term, bool leads)
 {
 	char	   *state;
 
-	if (!report_has_readers() || (!leads && !term->knows_leader))
+	/* not ready before the server has answered */
+	if (!report_has_readers() || !term->was_answered)
 		return;
 	state = format_string("%s %s %lld %s", leads ? "t" : "f", term->token,
 						  (long long) (leads ? term->deadline : term->leader_until),

@@ -7,6 +7,8 @@
  * when the command is gone, and never before: that is what the wish says to
  * term.c, which asks the server.
  *
+ * Floor: commands.
+ *
  *-------------------------------------------------------------------------
  */
 #define _GNU_SOURCE				/* pipe2() */
@@ -36,6 +38,7 @@ typedef struct Run
 	Health		health;
 	const char *ending;			/* why the command is being ended; NULL: it is
 								 * not */
+	bool		is_ill;			/* its health is why it has ended */
 	int			status;			/* of the last command, as by waitpid() */
 	bool		has_run;
 	Time		not_before;		/* do not ask for the lead until then */
@@ -43,7 +46,7 @@ typedef struct Run
 } Run;
 
 static int	wake_up[2];			/* a pipe, written by signal handlers */
-static volatile sig_atomic_t told_to_stop = 0;
+static volatile sig_atomic_t told_to_stop = 0;	/* how often */
 
 static void
 on_signal(int signal)
@@ -51,7 +54,7 @@ on_signal(int signal)
 	int			save_errno = errno;
 
 	if (signal != SIGCHLD)
-		told_to_stop = signal;
+		told_to_stop++;
 	(void) !write(wake_up[1], "", 1);
 	errno = save_errno;
 }
@@ -60,12 +63,18 @@ static void
 set_signals(void)
 {
 	struct sigaction action = {.sa_handler = on_signal,.sa_flags = SA_RESTART};
-	const int	signals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGCHLD};
+	struct sigaction old;
+	const int	signals[] = {SIGTERM, SIGCHLD, SIGINT, SIGHUP, SIGQUIT};
 
 	if (pipe2(wake_up, O_CLOEXEC | O_NONBLOCK) != 0)
 		die(EXIT_FAILED, "could not make a pipe: %s", strerror(errno));
 	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
-		sigaction(signals[i], &action, NULL);
+	{
+		/* nohup, and a shell that starts us with &, want some ignored */
+		sigaction(signals[i], &action, &old);
+		if (old.sa_handler == SIG_IGN && signals[i] != SIGTERM && signals[i] != SIGCHLD)
+			sigaction(signals[i], &old, NULL);
+	}
 	action.sa_handler = SIG_IGN;
 	sigaction(SIGPIPE, &action, NULL);
 }
@@ -105,17 +114,29 @@ set_environment(Run *run)
 	setenv("LEADER_TOKEN", run->term.token, 1);
 }
 
+/* Do not ask for the lead before that, counted from now. */
+static void
+stay_out(Run *run)
+{
+	Time		pause = run->is_ill && run->options->sit_out > AGAIN_AFTER ?
+		run->options->sit_out : AGAIN_AFTER;
+
+	run->not_before = clock_now() + pause;
+}
+
 static void
 start_command(Run *run)
 {
 	run->ending = NULL;
+	run->is_ill = false;
+	run->term.gives_up_at = NEVER;	/* --wait is over */
 	set_environment(run);
 	say("leads lock %s, token %s", run->target->lock_id, run->term.token);
 	if (!keeper_start(&run->keeper, run->options->argv, run->term.deadline,
 					  run->options->kill_after))
 	{
 		complain("could not start a process: %s", strerror(errno));
-		run->not_before = clock_now() + AGAIN_AFTER;
+		stay_out(run);
 		return;
 	}
 	health_begin(&run->health, run->options);
@@ -139,8 +160,7 @@ look_at_command(Run *run)
 	if (!is_running(run) || !keeper_is_gone(&run->keeper, &run->status))
 		return;
 	run->has_run = true;
-	if (run->not_before < now + AGAIN_AFTER)
-		run->not_before = now + AGAIN_AFTER;
+	stay_out(run);
 	if (term_is_ours(&run->term) && now >= run->term.deadline)
 		say("the lease has run out, and the command was ended before");
 	else if (WIFEXITED(run->status))
@@ -153,14 +173,14 @@ look_at_command(Run *run)
 
 /* A leader that does not work does not lead. */
 static void
-look_at_health(Run *run, Time now)
+look_at_health(Run *run)
 {
 	bool		leads = is_running(run) && run->ending == NULL;
 
 	if (!health_turn(&run->health, leads, run->term.deadline))
 		return;
 	end_command(run, "it does not work");
-	run->not_before = now + run->options->sit_out;
+	run->is_ill = true;
 }
 
 /* ---------------------------------------------------------------------
@@ -174,7 +194,8 @@ take_news(Run *run, TermNews news)
 	switch (news)
 	{
 		case NEWS_ELECTED:
-			start_command(run);
+			if (run->stopped_at == NEVER)	/* else it is released */
+				start_command(run);
 			break;
 		case NEWS_KEPT:
 		case NEWS_RESIGN:
@@ -189,8 +210,10 @@ take_news(Run *run, TermNews news)
 		case NEWS_OUTRANKED:
 			end_command(run, "a larger priority waits");
 			break;
-		case NEWS_FOLLOWS:
 		case NEWS_ENDED:
+			stay_out(run);
+			break;
+		case NEWS_FOLLOWS:
 		case NEWS_NONE:
 			break;
 	}
@@ -229,15 +252,30 @@ what_to_wish(const Run *run, Time now)
 	return WISH_LEAD;
 }
 
+/* When we are not elected; with --wait=0s, too, the server is asked once. */
+static Time
+gives_up_at(const Run *run)
+{
+	if (run->term.gives_up_at == NEVER || term_is_ours(&run->term))
+		return NEVER;
+	return run->term.gives_up_at + (run->term.was_answered ? 0 : run->term.session.patience);
+}
+
 /* Is there nothing left to do?  Then *status is ours. */
 static bool
 is_over(const Run *run, Time now, int *status)
 {
+	if (told_to_stop > 1 && !is_running(run) && term_is_ours(&run->term))
+	{
+		say("leaves lock %s to the end of its lease", run->target->lock_id);
+		*status = EXIT_FAILED;
+		return true;
+	}
 	if (is_running(run) || term_is_ours(&run->term))
 		return false;
 	if (run->term.asked == ASK_CAMPAIGN)
-		return is_done(run) && now >= run->stopped_at + STOP_PATIENCE;
-	if (!run->has_run && now >= run->term.gives_up_at)
+		return run->stopped_at != NEVER && now >= run->stopped_at + STOP_PATIENCE;
+	if (now >= gives_up_at(run))
 	{
 		say("not elected within %s", duration_text(run->options->wait));
 		*status = EXIT_NOT_LED;
@@ -262,8 +300,9 @@ wakes_at(const Run *run, TermWish wish, Time now)
 		is_running(run) && run->ending == NULL &&
 		run->options->max_term != NEVER ? run->term.began + run->options->max_term : NEVER,
 		run->not_before > now ? run->not_before : NEVER,
-		run->has_run ? NEVER : run->term.gives_up_at,
-		run->stopped_at != NEVER ? run->stopped_at + STOP_PATIENCE : NEVER,
+		run->term.asked == ASK_CAMPAIGN ? NEVER : gives_up_at(run),
+		run->stopped_at != NEVER && run->term.asked == ASK_CAMPAIGN ?
+		run->stopped_at + STOP_PATIENCE : NEVER,
 	};
 	Time		at = NEVER;
 
@@ -285,7 +324,7 @@ turn(Run *run)
 	look_at_command(run);
 
 	now = clock_now();
-	look_at_health(run, now);
+	look_at_health(run);
 	if (run->options->max_term != NEVER && is_running(run) &&
 		now >= run->term.began + run->options->max_term)
 		end_command(run, "its term has been long enough");
@@ -333,10 +372,10 @@ run_command(Target *target, const Options *options)
 	int			status = 0;
 
 	set_signals();
+	keeper_init();
 	report_init(options->status_file);
 	if (!wait_for_server(target, options, gives_up_at))
 		return told_to_stop ? 0 : EXIT_NOT_LED;
-	keeper_init();
 	term_open(&run.term, target, options);
 	run.term.gives_up_at = gives_up_at;
 	run.term.is_watched = report_has_readers();

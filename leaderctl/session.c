@@ -7,6 +7,8 @@
  * name, which libpq does by itself; whoever must end something in time does not
  * rely on this file.
  *
+ * Floor: connection.
+ *
  *-------------------------------------------------------------------------
  */
 #include <errno.h>
@@ -19,9 +21,8 @@
 
 #include "leaderctl.h"
 
-/* between attempts to connect: doubled each time */
+/* between attempts to connect: doubled each time, up to a third of the patience */
 #define PAUSE_MIN (100 * MS)
-#define PAUSE_MAX (5 * SECOND)
 
 /* ---------------------------------------------------------------------
  * Connecting
@@ -89,8 +90,8 @@ session_drop(Session *session)
 
 	/* spread, as all clients of a server lose their connections at once */
 	session->pause = session->pause == 0 ? PAUSE_MIN : 2 * session->pause;
-	if (session->pause > PAUSE_MAX)
-		session->pause = PAUSE_MAX;
+	if (session->pause > session->patience / 3)
+		session->pause = session->patience / 3;
 	session->retry_at = clock_now() +
 		session->pause / 2 + session->pause / 2 * (random() % 1000) / 1000;
 }
@@ -159,7 +160,6 @@ turn_connecting(Session *session)
 			PQsetnonblocking(session->conn, 1);
 			session->state = SESSION_IDLE;
 			session->wants = POLLIN;
-			session->pause = 0;
 			break;
 		default:
 			remember_error(session, "08006", PQerrorMessage(session->conn));
@@ -198,6 +198,8 @@ turn_connected(Session *session)
 		if (result == NULL)
 		{
 			session->state = SESSION_IDLE;
+			if (session->sqlstate[0] == '\0')
+				session->pause = 0; /* it is good for something */
 			return;
 		}
 		PQclear(session->result);

@@ -9,6 +9,8 @@
  * share mode by such a transaction is being committed under a guard, as those
  * who only look hold it without a transaction id.
  *
+ * Floor: parts.
+ *
  *-------------------------------------------------------------------------
  */
 #include <inttypes.h>

@@ -6,6 +6,8 @@
  * Names are anybody's: what is no printable character is never sent to a
  * terminal as it is.
  *
+ * Floor: ground.
+ *
  *-------------------------------------------------------------------------
  */
 #define _GNU_SOURCE				/* wcwidth() */

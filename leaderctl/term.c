@@ -12,6 +12,8 @@
  * One connection, one question at a time: it waits in le_campaign() only while
  * there is no command.
  *
+ * Floor: parts.
+ *
  *-------------------------------------------------------------------------
  */
 #include <errno.h>
@@ -27,11 +29,10 @@
 /*
  * One le_campaign() waits for so long, then asks anew; the second if somebody
  * wants to hear from us who leads meanwhile.  A tenth of the wait is missing from
- * what is left of the lease when we are elected, so it is some leases at most.
+ * the lease when we are elected, so it is no longer than that.
  */
 #define WAIT_MAX (30 * SECOND)
 #define WAIT_MAX_WATCHED (5 * SECOND)
-#define WAIT_MAX_LEASES 4
 
 /*
  * An attempt to connect, or an answer, takes no longer than a third of the
@@ -98,21 +99,22 @@ term_is_ours(const Term *term)
 	return term->token[0] != '\0';
 }
 
-/* It is over, and there is nothing to be ended. */
-void
-term_forget(Term *term)
-{
-	term->token[0] = '\0';
-	term->deadline = 0;
-	term->knows_leader = false;
-}
-
 static void
 set_leader(Term *term, const char *leader, Time until)
 {
 	free(term->leader);
 	term->leader = leader != NULL ? strdup(leader) : NULL;
 	term->leader_until = until;
+}
+
+/* It is over, and there is nothing to be ended. */
+void
+term_forget(Term *term)
+{
+	term->token[0] = '\0';
+	term->deadline = 0;
+	set_leader(term, NULL, NEVER);
+	term->knows_leader = false;
 }
 
 static void
@@ -160,8 +162,8 @@ campaign_wait(const Term *term)
 	Time		wait = term->is_watched ? WAIT_MAX_WATCHED : WAIT_MAX;
 	Time		left;
 
-	if (wait > WAIT_MAX_LEASES * term->options->lease)
-		wait = WAIT_MAX_LEASES * term->options->lease;
+	if (wait > term->options->lease)
+		wait = term->options->lease;
 
 	/* to know who leads first, and then wait */
 	if (term->is_watched && !term->knows_leader)
@@ -231,7 +233,10 @@ term_pursue(Term *term, TermWish wish)
 			return;
 	}
 	if (question == ASK_TRANSFER || question == ASK_RELEASE)
+	{
 		term->dead_token = strtoll(term->token, NULL, 10);
+		set_leader(term, NULL, NEVER);
+	}
 
 	sql = format_string("SELECT %s %s.%s", columns, term->target->schema, call);
 	term->asked = question;
@@ -258,6 +263,7 @@ take_campaign(Term *term, bool elected)
 	Time		deadline = session->since + milliseconds(session_field(session, 2));
 
 	term->knows_leader = true;
+	term->was_answered = true;
 	if (!elected)
 	{
 		set_leader(term, session_field(session, 3),
@@ -357,7 +363,6 @@ take_answer(Term *term)
 			return NEWS_NONE;
 	}
 	term_forget(term);
-	set_leader(term, NULL, NEVER);
 	return NEWS_ENDED;
 }
 

@@ -3,6 +3,8 @@
  * wake.c
  *	  Signals as something to poll for.
  *
+ * Floor: ground.
+ *
  *-------------------------------------------------------------------------
  */
 #define _GNU_SOURCE				/* pipe2() */

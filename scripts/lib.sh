@@ -246,6 +246,17 @@ compile() {
 	}
 }
 
+# The client program, against the libpq of the server's copy if it has one.
+compile_leaderctl() {
+	local lib
+	lib=$("$bin/pg_config" --libdir)
+	"${as_user[@]}" make -s -C "$work/src/leaderctl" PG_CONFIG="$bin/pg_config" \
+		COPT="-Werror -Wl,-rpath,$lib" > "$work/leaderctl.log" 2>&1 < /dev/null || {
+		cat "$work/leaderctl.log" >&2
+		die "the build of leaderctl failed"
+	}
+}
+
 # Copy server and sources, and build.  Patches that are given as arguments
 # change the copy of the sources first.
 build() {
