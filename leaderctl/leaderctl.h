@@ -140,6 +140,7 @@ extern void wake_at(int signal);
 extern int	wake_fd(void);
 extern void wake_clear(void);
 extern bool wake_has_come(int signal);
+extern void wake_reset(void);
 
 /* ---------------------------------------------------------------------
  * keeper.c

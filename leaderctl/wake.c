@@ -30,15 +30,21 @@ on_signal(int signal)
 	errno = save_errno;
 }
 
-/* From now on this signal does nothing but to wake who polls wake_fd(). */
+/*
+ * From now on this signal does nothing but to wake who polls wake_fd(); one that
+ * nohup, or a shell that has started us with &, wants to be ignored stays so.
+ */
 void
 wake_at(int signal)
 {
 	struct sigaction action = {.sa_handler = on_signal,.sa_flags = SA_RESTART};
+	struct sigaction old;
 
 	if (ends[0] < 0 && pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0)
 		die(EXIT_FAILED, "could not make a pipe: %s", strerror(errno));
-	sigaction(signal, &action, NULL);
+	sigaction(signal, &action, &old);
+	if (old.sa_handler == SIG_IGN && signal != SIGTERM && signal != SIGCHLD)
+		sigaction(signal, &old, NULL);
 }
 
 int
@@ -65,4 +71,24 @@ wake_has_come(int signal)
 
 	has_come[signal] = 0;
 	return it_has;
+}
+
+/*
+ * In a child, before it becomes a command: our handlers are not the command's,
+ * and would swallow what comes until then.
+ */
+void
+wake_reset(void)
+{
+	struct sigaction action;
+	sigset_t	none;
+
+	for (int number = 1; number < NSIG; number++)
+	{
+		if (sigaction(number, NULL, &action) == 0 && action.sa_handler != SIG_IGN)
+			signal(number, SIG_DFL);
+	}
+	signal(SIGPIPE, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
 }

@@ -8,6 +8,8 @@
  * latest.  Nothing is run on what was heard over a connection that is lost: who
  * cannot be asked may have been replaced.
  *
+ * Floor: commands.
+ *
  *-------------------------------------------------------------------------
  */
 #include <errno.h>
@@ -67,6 +69,7 @@ run_in_child(const Watch *watch, pid_t parent)
 {
 	setpgid(0, 0);
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	wake_reset();
 	if (getppid() != parent)
 		_exit(126);
 	connect_environment(watch->session.conn);
