@@ -7,6 +7,8 @@
  * while it waits (for a guarded transaction that is being committed) cancels the
  * call: the server would carry it out later.
  *
+ * Floor: commands.
+ *
  *-------------------------------------------------------------------------
  */
 #include <inttypes.h>

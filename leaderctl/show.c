@@ -3,6 +3,8 @@
  * show.c
  *	  status, history, warnings.
  *
+ * Floor: commands.
+ *
  *-------------------------------------------------------------------------
  */
 #include <stdio.h>

@@ -8,6 +8,8 @@
  * latest.  Nothing is run on what was heard over a connection that is lost: who
  * cannot be asked may have been replaced.
  *
+ * Floor: commands.
+ *
  *-------------------------------------------------------------------------
  */
 #include <errno.h>
