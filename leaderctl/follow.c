@@ -12,7 +12,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#define _GNU_SOURCE				/* open_memstream(), memrchr() */
+#define _GNU_SOURCE				/* open_memstream() */
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>

@@ -287,6 +287,7 @@ watch_command(Target *target, const Options *options)
 	wake_at(SIGCHLD);
 	if (!wait_for_server(target))
 		return 0;
+	srandom(clock_now() ^ getpid());
 	session_open(&watch.session, target, PROGNAME " watch", PATIENCE);
 	for (;;)
 	{
