@@ -79,6 +79,8 @@ duration_text(Time duration)
 	static int	next = 0;
 	char	   *to = text[next++ % 4];
 
+	if (duration == 0)
+		return "0s";
 	for (int i = N_UNITS - 1; i >= 0; i--)
 	{
 		if (strcmp(units[i].name, "m") != 0 && duration % units[i].length == 0)

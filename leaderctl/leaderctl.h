@@ -365,6 +365,7 @@ typedef struct Term
 	Time		next_beat;
 	bool		is_lost;		/* the server has said so */
 	bool		asks_rank;		/* somebody waits: with what priority? */
+	bool		was_used;		/* by a command: set by who runs it */
 	bool		no_transfer;	/* nobody waits, or it has failed: release */
 	int64_t		dead_token;		/* the largest whose end we have asked for */
 

@@ -98,14 +98,14 @@ static const struct Option
 	{OPT_RENEW, "renew", "DURATION", RUN, "time between heartbeats (3s)"},
 	{OPT_JITTER, "jitter", "DURATION", RUN, "random deviation of that (2s)"},
 	{OPT_KILL_AFTER, "kill-after", "DURATION", RUN, "from SIGTERM for the command to SIGKILL (1s)"},
-	{OPT_PRIORITY, "priority", "N", RUN, "0 to 9: of several that wait, the largest leads (0)"},
+	{OPT_PRIORITY, "priority", "N", RUN, "0 to 9: the largest of those who wait leads (0)"},
 	{OPT_YIELD, "yield", NULL, RUN, "hand over when a larger priority waits"},
 	{OPT_INFO, "info", "TEXT", RUN, "told to followers, an address for example"},
 	{OPT_MAX_TERM, "max-term", "DURATION", RUN, "hand over after so long"},
 	{OPT_WAIT, "wait", "DURATION", RUN, "give up if not elected by then (never)"},
 	{OPT_ONCE, "once", NULL, RUN, "exit when the command has, with its status"},
 	{OPT_AT_MOST_EVERY, "at-most-every", "DURATION", RUN, "nobody leads again before a term is that old"},
-	{OPT_HEALTH, "health", "COMMAND", RUN, "a shell command that fails when ours does not work"},
+	{OPT_HEALTH, "health", "COMMAND", RUN, "shell command that fails when ours does not work"},
 	{OPT_HEALTH_EVERY, "health-every", "DURATION", RUN, "from one check to the next, and its limit (5s)"},
 	{OPT_HEALTH_FAILURES, "health-failures", "N", RUN, "hand over after so many in a row (3)"},
 	{OPT_SIT_OUT, "sit-out", "DURATION", RUN, "then do not lead for so long (the lease)"},
@@ -113,12 +113,12 @@ static const struct Option
 	{OPT_WATCH, "watch", NULL, STATUS, "show it again at each change, until interrupted"},
 	{OPT_FORMAT, "format", "FORMAT", STATUS | HISTORY, "table or json (table)"},
 	{OPT_LIMIT, "limit", "N", HISTORY, "so many terms (20)"},
-	{OPT_IMMEDIATELY, "immediately", NULL, REVOKE, "let others lead at once: the old leader must be stopped"},
+	{OPT_IMMEDIATELY, "immediately", NULL, REVOKE, "others may lead at once: first stop the leader"},
 	{OPT_INSTANCE, "instance", "NAME", TRANSFER | RELEASE, "who holds the term: you"},
 	{OPT_TOKEN, "token", "TOKEN", TRANSFER | RELEASE, "of the term"},
 	{OPT_SUCCESSOR, "successor", "NAME", TRANSFER, "who leads then (the first that waits)"},
 	{OPT_HOLD, "hold", "DURATION", RELEASE, "nobody leads before the term is that old"},
-	{'h', "host", "HOSTNAME", ALL, "database server host or socket directory; a,b,c: several"},
+	{'h', "host", "HOSTNAME", ALL, "server host or socket directory; a,b: several"},
 	{'p', "port", "PORT", ALL, "database server port"},
 	{'U', "username", "USERNAME", ALL, "user name to connect as"},
 	{'d', "dbname", "DBNAME", ALL, "database name, or connection string"},
@@ -170,8 +170,8 @@ usage(const struct Command *command)
 	}
 	if (command == NULL)
 		printf("\n\"%s COMMAND --help\" shows those of a command.\n", PROGNAME);
-	printf("\nA duration has its unit: 500ms, 10s, 5min, 23h, 1d.  The environment's PG* variables\n"
-		   "and service files say where to connect, as for psql.\n");
+	printf("\nA duration has its unit: 500ms, 10s, 5min, 23h, 1d.  The environment's PG*\n"
+		   "variables and service files say where to connect, as for psql.\n");
 }
 
 static void

@@ -121,7 +121,7 @@ write_state(const Term *term, bool leads)
 	char	   *instance = json_text(term->instance);
 	char	   *leader = json_text(term->leader);
 	char	   *since = leads ? wall_time(term->began) : strdup("null");
-	char	   *until = leads ? wall_time(term->deadline) :
+	char	   *until = term_is_ours(term) ? wall_time(term->deadline) :
 		term->leader != NULL ? wall_time(term->leader_until) : strdup("null");
 	char	   *text = format_string("{\"lock\": %s, \"instance\": %s, \"leads\": %s, \"leader\": %s,"
 									 " \"token\": %s, \"since\": %s, \"until\": %s}\n",
@@ -158,6 +158,7 @@ report_init(const char *status_file)
 		new_path = format_string("%s.%d", path, (int) getpid());
 		if (!write_file("{\"leads\": false}\n"))
 			die(EXIT_USAGE, "could not write --status-file \"%s\": %s", path, strerror(errno));
+		atexit(report_end);
 	}
 	open_systemd();
 }
@@ -179,7 +180,7 @@ report_term(const Term *term, bool leads)
 	if (!report_has_readers() || !term->was_answered)
 		return;
 	state = format_string("%s %s %lld %s", leads ? "t" : "f", term->token,
-						  (long long) (leads ? term->deadline : term->leader_until),
+						  (long long) (term_is_ours(term) ? term->deadline : term->leader_until),
 						  term->leader != NULL ? term->leader : "");
 	if (last_state != NULL && strcmp(state, last_state) == 0)
 	{

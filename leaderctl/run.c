@@ -82,6 +82,7 @@ start_command(Run *run)
 		stay_out(run);
 		return;
 	}
+	run->term.was_used = true;
 	health_begin(&run->health, run->options);
 }
 
@@ -229,7 +230,7 @@ is_over(const Run *run, Time now, int *status)
 	}
 	if (!is_done(run))
 		return false;
-	*status = !run->options->once || !run->has_run ? 0 :
+	*status = !run->options->once ? 0 : !run->has_run ? EXIT_NOT_LED :
 		WIFEXITED(run->status) ? WEXITSTATUS(run->status) : 128 + WTERMSIG(run->status);
 	return true;
 }
@@ -324,7 +325,7 @@ run_command(Target *target, const Options *options)
 	keeper_init();
 	report_init(options->status_file);
 	if (!wait_for_server(&run, gives_up_at))
-		return run.told_to_stop > 0 ? 0 : EXIT_NOT_LED;
+		return run.told_to_stop > 0 && !options->once ? 0 : EXIT_NOT_LED;
 	term_open(&run.term, target, options);
 	run.term.gives_up_at = gives_up_at;
 	run.term.is_watched = report_has_readers();

@@ -131,6 +131,13 @@ set_next_beat(Term *term, Time sent)
  * ---------------------------------------------------------------------
  */
 
+/* A job that has not been begun is not done. */
+static bool
+needs_hold(const Term *term)
+{
+	return term->options->at_most_every > 0 && term->was_used;
+}
+
 static TermQuestion
 next_question(const Term *term, TermWish wish, Time now)
 {
@@ -147,8 +154,7 @@ next_question(const Term *term, TermWish wish, Time now)
 		case WISH_END:
 			if (!term_is_ours(term))
 				return ASK_NOTHING;
-			return term->no_transfer || term->options->at_most_every > 0 ?
-				ASK_RELEASE : ASK_TRANSFER;
+			return term->no_transfer || needs_hold(term) ? ASK_RELEASE : ASK_TRANSFER;
 		case WISH_NOTHING:
 			break;
 	}
@@ -197,7 +203,7 @@ term_pursue(Term *term, TermWish wish)
 
 	snprintf(lease, sizeof(lease), "%" PRId64, options->lease / MS);
 	snprintf(priority, sizeof(priority), "%d", options->priority);
-	snprintf(hold, sizeof(hold), "%" PRId64, options->at_most_every / MS);
+	snprintf(hold, sizeof(hold), "%" PRId64, needs_hold(term) ? options->at_most_every / MS : 0);
 	switch (question)
 	{
 		case ASK_CAMPAIGN:
@@ -272,6 +278,7 @@ take_campaign(Term *term, bool elected)
 	}
 	snprintf(term->token, sizeof(term->token), "%s", token);
 	term->deadline = deadline;
+	term->was_used = term->was_used && strtoll(token, NULL, 10) == term->dead_token;
 	term->no_transfer = false;
 	term->is_lost = false;
 	term->asks_rank = false;
@@ -293,6 +300,7 @@ take_beat(Term *term, bool leads)
 {
 	const Session *session = &term->session;
 
+	set_next_beat(term, clock_now());
 	if (!term_is_ours(term) || clock_now() >= term->deadline)
 		return NEWS_NONE;		/* an answer after the deadline is void */
 	if (!leads)
