@@ -322,6 +322,7 @@ run_command(Target *target, const Options *options)
 	for (size_t i = 0; i < N_STOP_SIGNALS; i++)
 		wake_at(stop_signals[i]);
 	wake_at(SIGCHLD);
+	signal(SIGPIPE, SIG_IGN);	/* who reads our messages may go */
 	keeper_init();
 	report_init(options->status_file);
 	if (!wait_for_server(&run, gives_up_at))

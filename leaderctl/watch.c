@@ -285,6 +285,7 @@ watch_command(Target *target, const Options *options)
 	wake_at(SIGTERM);
 	wake_at(SIGINT);
 	wake_at(SIGCHLD);
+	signal(SIGPIPE, SIG_IGN);	/* who reads our messages may go */
 	if (!wait_for_server(target))
 		return 0;
 	srandom(clock_now() ^ getpid());

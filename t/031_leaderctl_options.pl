@@ -268,6 +268,12 @@ subtest 'how a command is treated' => sub {
 		'once; it dies of a broken pipe as others do, and has not its connection');
 };
 
+subtest 'nobody reads its messages' => sub {
+	my ($program, $file) = (Leaderctl::path('leaderctl'), Leaderctl::path('unread'));
+	system("'$program' run -d '$connstr' -l 12 --once -- touch '$file' 2>&1 | exec true");
+	ok(Leaderctl::met(sub { -e $file }), 'it does its work all the same');
+};
+
 subtest 'a nightly job' => sub {
 	my @job = ('run', '-d', $connstr, '-l', 'nightly', '--once', '--wait', '0s', '--at-most-every', '1h', '--');
 	my ($status, $out) = Leaderctl::run(@job, 'echo', 'done');
