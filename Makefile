@@ -60,6 +60,19 @@ include $(PGXS)
 
 $(OBJS) $(OBJS:.o=.bc): src/leader_election.h src/compat.h
 
+# The program for the command line needs libpq and its headers; "make LEADERCTL=no"
+# leaves it out.
+ifneq ($(LEADERCTL),no)
+all: leaderctl-all
+install: leaderctl-install
+uninstall: leaderctl-uninstall
+clean: leaderctl-clean
+
+.PHONY: leaderctl-all leaderctl-install leaderctl-uninstall leaderctl-clean
+leaderctl-all leaderctl-install leaderctl-uninstall leaderctl-clean: leaderctl-%:
+	$(MAKE) -C leaderctl PG_CONFIG='$(PG_CONFIG)' $*
+endif
+
 # Each file uses only files further down in the map of the header.
 .PHONY: arrows
 arrows: $(OBJS)

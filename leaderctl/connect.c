@@ -29,6 +29,7 @@ names_several(const char *hosts)
 /*
  * Start to connect.  What the user has not said: a server whose host vanishes
  * is noticed within seconds, and of several hosts only the primary will do.
+ * Whatever he says of encodings, names come as table.c and JSON want them.
  */
 PGconn *
 connect_start(const Target *target, const char *name, const Hosts *hosts)
@@ -40,11 +41,11 @@ connect_start(const Target *target, const char *name, const Hosts *hosts)
 	/* what comes later wins, and dbname may be a connection string */
 	const char *const keywords[] = {
 		"fallback_application_name", "keepalives_idle", "keepalives_interval",
-		"keepalives_count", "tcp_user_timeout", "target_session_attrs",
-		"dbname", "host", "port", "user", "hostaddr", NULL
+		"keepalives_count", "tcp_user_timeout", "client_encoding",
+		"target_session_attrs", "dbname", "host", "port", "user", "hostaddr", NULL
 	};
 	const char *const values[] = {
-		name, "2", "1", "3", "5000", primary ? "read-write" : NULL,
+		name, "2", "1", "3", "5000", "UTF8", primary ? "read-write" : NULL,
 		target->dbname, hosts->host != NULL ? hosts->host : target->host,
 		hosts->port != NULL ? hosts->port : target->port, target->user,
 		hosts->hostaddr, NULL
@@ -163,6 +164,28 @@ ask_now(PGconn *conn, const char *sql, int n_values, const char *const *values)
 	if (PQresultStatus(result) != PGRES_TUPLES_OK)
 		die(EXIT_FAILED, "%s", without_severity(PQresultErrorMessage(result)));
 	return result;
+}
+
+/*
+ * A command that we run finds in its environment how to connect as we do, with
+ * what a service file or a connection string has said made plain.
+ */
+void
+connect_environment(PGconn *conn)
+{
+	PQconninfoOption *options = PQconninfo(conn);
+
+	for (PQconninfoOption *option = options; option && option->keyword; option++)
+	{
+		if (option->envvar != NULL && option->val != NULL && option->val[0] != '\0' &&
+			strcmp(option->keyword, "client_encoding") != 0 &&
+			(option->compiled == NULL || strcmp(option->val, option->compiled) != 0))
+			setenv(option->envvar, option->val, 1);
+	}
+	PQconninfoFree(options);
+	unsetenv("PGSERVICE");		/* it would win over the others */
+	unsetenv("PGOPTIONS");
+	unsetenv("PGAPPNAME");
 }
 
 static void

@@ -125,23 +125,6 @@ signal_all(pid_t command, int signal)
  * ---------------------------------------------------------------------
  */
 
-/* Our handlers are not the command's; what is ignored stays so. */
-static void
-reset_signals(void)
-{
-	struct sigaction action;
-	sigset_t	none;
-
-	for (int number = 1; number < NSIG; number++)
-	{
-		if (sigaction(number, NULL, &action) == 0 && action.sa_handler != SIG_IGN)
-			signal(number, SIG_DFL);
-	}
-	signal(SIGPIPE, SIG_DFL);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
 static void
 start_command(KeeperShared *shared, char *const *argv)
 {
@@ -162,7 +145,7 @@ start_command(KeeperShared *shared, char *const *argv)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != keeper || clock_now() >= shared->deadline - MARGIN)
 		_exit(126);
-	reset_signals();
+	wake_reset();
 	execvp(argv[0], argv);
 	fprintf(stderr, "%s: error: could not run \"%s\": %m\n", PROGNAME, argv[0]);
 	_exit(errno == ENOENT ? 127 : 126);

@@ -14,6 +14,8 @@
  *	show.c			status, history, warnings
  *	operate.c		resign, revoke, transfer, release
  * parts: what commands are made of
+ *	follow.c		status --watch: the same again at each change
+ *	status.c		who leads, and why nobody does: what is asked, how it is told
  *	report.c		tells who leads: a status file, systemd
  *	health.c		does a leader work?
  *	keeper.c		the process that keeps a command, and ends it in time
@@ -22,6 +24,8 @@
  *	session.c		one that never blocks
  *	connect.c		connecting, and whether all that is needed is there
  * ground
+ *	wake.c			signals as something to poll for
+ *	table.c			texts and tables that fit a terminal
  *	output.c		messages and texts
  *	clock.c			time that does not stop while the machine sleeps
  *
@@ -32,6 +36,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 #include <libpq-fe.h>
@@ -69,12 +74,73 @@ extern const char *duration_text(Time duration);
 extern bool quiet;
 
 extern void say(const char *format,...) __attribute__((format(printf, 1, 2)));
+extern void warn(const char *format,...) __attribute__((format(printf, 1, 2)));
 extern void complain(const char *format,...) __attribute__((format(printf, 1, 2)));
+extern void detail(const char *format,...) __attribute__((format(printf, 1, 2)));
 extern void hint(const char *format,...) __attribute__((format(printf, 1, 2)));
 extern void die(int status, const char *format,...) __attribute__((format(printf, 2, 3), noreturn));
 extern const char *without_severity(const char *message);
 extern char *json_text(const char *text);
 extern char *format_string(const char *format,...) __attribute__((format(printf, 1, 2)));
+
+/* ---------------------------------------------------------------------
+ * table.c
+ * ---------------------------------------------------------------------
+ */
+
+typedef enum Colour
+{
+	COLOUR_NONE, COLOUR_TITLE, COLOUR_GOOD, COLOUR_CARE, COLOUR_BAD
+} Colour;
+
+#define TABLE_COLUMNS_MAX 12
+
+typedef struct TableColumn
+{
+	const char *title;
+	bool		right;			/* numbers */
+	bool		may_shrink;		/* can be cut and understood */
+} TableColumn;
+
+typedef struct TableCell
+{
+	char	   *text;			/* NULL: the one on its left goes on here */
+	Colour		colour;
+} TableCell;
+
+typedef struct Table
+{
+	const TableColumn *columns;
+	int			n_columns;
+	TableCell  *cells;			/* row by row */
+	int			n_cells;
+	int			room;
+} Table;
+
+extern void terminal_init(void);
+extern bool terminal_is_there(void);
+extern int	terminal_width(void);
+extern int	terminal_height(void);
+extern const char *terminal_colour(Colour colour);
+extern char *text_printable(const char *text);
+extern int	text_width(const char *text);
+extern void text_write(FILE *out, const char *text, int width, bool right);
+extern void text_write_json(FILE *out, const char *json, bool in_a_line);
+extern const char *span_text(int64_t ms);
+extern void table_begin(Table *table, const TableColumn *columns, int n_columns);
+extern void table_add(Table *table, const char *text, Colour colour);
+extern void table_write(Table *table, FILE *out);
+
+/* ---------------------------------------------------------------------
+ * wake.c
+ * ---------------------------------------------------------------------
+ */
+
+extern void wake_at(int signal);
+extern int	wake_fd(void);
+extern void wake_clear(void);
+extern bool wake_has_come(int signal);
+extern void wake_reset(void);
 
 /* ---------------------------------------------------------------------
  * keeper.c
@@ -139,6 +205,7 @@ extern PGconn *connect_checked(Target *target, const char *name,
 							   const char *const *needed, bool standby_will_do);
 extern PGresult *ask_now(PGconn *conn, const char *sql, int n_values,
 						 const char *const *values);
+extern void connect_environment(PGconn *conn);
 
 /* ---------------------------------------------------------------------
  * session.c
@@ -328,6 +395,40 @@ extern bool report_has_readers(void);
 extern void report_term(const Term *term, bool leads);
 extern void report_stopping(void);
 extern void report_end(void);
+
+/* ---------------------------------------------------------------------
+ * status.c
+ * ---------------------------------------------------------------------
+ */
+
+/* An answer, and when it was asked for */
+typedef struct Status
+{
+	PGresult   *result;
+	Time		at;
+} Status;
+
+extern const char *const status_needs[];
+extern char *status_sql(const Target *target, bool may_observe);
+extern const char *const *status_values(const Target *target);
+extern bool status_is_standby(const Status *status);
+extern bool status_is_notified(const Status *status);
+extern bool status_is_led(const Status *status);
+extern const char *status_token(const Status *status);
+extern Time status_renewed_by(const Status *status);
+extern char *status_gist(const Status *status);
+extern void status_write(const Status *status, const Target *target, bool fits,
+						 FILE *out);
+extern void status_write_json(const Status *status, const Target *target,
+							  bool in_a_line, FILE *out);
+
+/* ---------------------------------------------------------------------
+ * follow.c
+ * ---------------------------------------------------------------------
+ */
+
+extern int	follow_status(const Target *target, const Options *options,
+						  const char *sql);
 
 /* ---------------------------------------------------------------------
  * the commands

@@ -44,6 +44,17 @@ say(const char *format,...)
 	va_end(args);
 }
 
+/* Something that the server wants to be known */
+void
+warn(const char *format,...)
+{
+	va_list		args;
+
+	va_start(args, format);
+	message("warning: ", format, args);
+	va_end(args);
+}
+
 void
 complain(const char *format,...)
 {
@@ -51,6 +62,16 @@ complain(const char *format,...)
 
 	va_start(args, format);
 	message("error: ", format, args);
+	va_end(args);
+}
+
+void
+detail(const char *format,...)
+{
+	va_list		args;
+
+	va_start(args, format);
+	message("detail: ", format, args);
 	va_end(args);
 }
 

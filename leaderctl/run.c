@@ -11,15 +11,12 @@
  *
  *-------------------------------------------------------------------------
  */
-#define _GNU_SOURCE				/* pipe2() */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include "leaderctl.h"
 
@@ -42,42 +39,9 @@ typedef struct Run
 	int			status;			/* of the last command, as by waitpid() */
 	bool		has_run;
 	Time		not_before;		/* do not ask for the lead until then */
-	Time		stopped_at;		/* when we were told to stop; NEVER: not yet */
+	int			told_to_stop;	/* how often */
+	Time		stopped_at;		/* when that was; NEVER: not yet */
 } Run;
-
-static int	wake_up[2];			/* a pipe, written by signal handlers */
-static volatile sig_atomic_t told_to_stop = 0;	/* how often */
-
-static void
-on_signal(int signal)
-{
-	int			save_errno = errno;
-
-	if (signal != SIGCHLD)
-		told_to_stop++;
-	(void) !write(wake_up[1], "", 1);
-	errno = save_errno;
-}
-
-static void
-set_signals(void)
-{
-	struct sigaction action = {.sa_handler = on_signal,.sa_flags = SA_RESTART};
-	struct sigaction old;
-	const int	signals[] = {SIGTERM, SIGCHLD, SIGINT, SIGHUP, SIGQUIT};
-
-	if (pipe2(wake_up, O_CLOEXEC | O_NONBLOCK) != 0)
-		die(EXIT_FAILED, "could not make a pipe: %s", strerror(errno));
-	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
-	{
-		/* nohup, and a shell that starts us with &, want some ignored */
-		sigaction(signals[i], &action, &old);
-		if (old.sa_handler == SIG_IGN && signals[i] != SIGTERM && signals[i] != SIGCHLD)
-			sigaction(signals[i], &old, NULL);
-	}
-	action.sa_handler = SIG_IGN;
-	sigaction(SIGPIPE, &action, NULL);
-}
 
 /* ---------------------------------------------------------------------
  * The command
@@ -88,30 +52,6 @@ static bool
 is_running(const Run *run)
 {
 	return run->keeper.pid != 0;
-}
-
-/*
- * What the command finds in its environment: the term, and how to connect as we
- * do, with what a service file or a connection string has said made plain.
- */
-static void
-set_environment(Run *run)
-{
-	PQconninfoOption *options = PQconninfo(run->term.session.conn);
-
-	for (PQconninfoOption *option = options; option && option->keyword; option++)
-	{
-		if (option->envvar != NULL && option->val != NULL && option->val[0] != '\0' &&
-			(option->compiled == NULL || strcmp(option->val, option->compiled) != 0))
-			setenv(option->envvar, option->val, 1);
-	}
-	PQconninfoFree(options);
-	unsetenv("PGSERVICE");		/* it would win over the others */
-	unsetenv("PGOPTIONS");
-	unsetenv("PGAPPNAME");
-	setenv("LEADER_LOCK", run->target->lock_id, 1);
-	setenv("LEADER_INSTANCE", run->term.instance, 1);
-	setenv("LEADER_TOKEN", run->term.token, 1);
 }
 
 /* Do not ask for the lead before that, counted from now. */
@@ -130,7 +70,10 @@ start_command(Run *run)
 	run->ending = NULL;
 	run->is_ill = false;
 	run->term.gives_up_at = NEVER;	/* --wait is over */
-	set_environment(run);
+	connect_environment(run->term.session.conn);
+	setenv("LEADER_LOCK", run->target->lock_id, 1);
+	setenv("LEADER_INSTANCE", run->term.instance, 1);
+	setenv("LEADER_TOKEN", run->term.token, 1);
 	say("leads lock %s, token %s", run->target->lock_id, run->term.token);
 	if (!keeper_start(&run->keeper, run->options->argv, run->term.deadline,
 					  run->options->kill_after))
@@ -219,14 +162,17 @@ take_news(Run *run, TermNews news)
 	}
 }
 
+static const int stop_signals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
+
+#define N_STOP_SIGNALS (sizeof(stop_signals) / sizeof(stop_signals[0]))
+
 static void
 look_at_signals(Run *run)
 {
-	char		buffer[64];
-
-	while (read(wake_up[0], buffer, sizeof(buffer)) > 0)
-		continue;
-	if (told_to_stop == 0 || run->stopped_at != NEVER)
+	wake_clear();
+	for (size_t i = 0; i < N_STOP_SIGNALS; i++)
+		run->told_to_stop += wake_has_come(stop_signals[i]);
+	if (run->told_to_stop == 0 || run->stopped_at != NEVER)
 		return;
 	run->stopped_at = clock_now();
 	report_stopping();
@@ -265,7 +211,7 @@ gives_up_at(const Run *run)
 static bool
 is_over(const Run *run, Time now, int *status)
 {
-	if (told_to_stop > 1 && !is_running(run) && term_is_ours(&run->term))
+	if (run->told_to_stop > 1 && !is_running(run) && term_is_ours(&run->term))
 	{
 		say("leaves lock %s to the end of its lease", run->target->lock_id);
 		*status = EXIT_FAILED;
@@ -335,7 +281,7 @@ turn(Run *run)
 
 /* Wait for a server that has all that is needed. */
 static bool
-wait_for_server(Target *target, const Options *options, Time gives_up_at)
+wait_for_server(Run *run, Time gives_up_at)
 {
 	static const char *const needed[] = {"le_campaign", "le_keep_alive",
 	"le_release", "le_transfer", NULL};
@@ -345,21 +291,22 @@ wait_for_server(Target *target, const Options *options, Time gives_up_at)
 	char	   *error;
 	bool		has_complained = false;
 
-	while ((conn = connect_now(target, PROGNAME " run", &error)) == NULL)
+	while ((conn = connect_now(run->target, PROGNAME " run", &error)) == NULL)
 	{
-		struct pollfd wake = {.fd = wake_up[0],.events = POLLIN};
+		struct pollfd wake = {.fd = wake_fd(),.events = POLLIN};
 
 		if (!has_complained)
 			complain("%s", error);
 		has_complained = true;
 		free(error);
-		if (told_to_stop || clock_now() >= gives_up_at)
+		poll(&wake, 1, clock_now() >= gives_up_at ? 0 : SECOND / MS);
+		look_at_signals(run);
+		if (run->told_to_stop > 0 || clock_now() >= gives_up_at)
 			return false;
-		poll(&wake, 1, SECOND / MS);
 	}
-	check_server(conn, target, needed, false);
-	if (options->yield)
-		check_server(conn, target, needed_to_yield, false);
+	check_server(conn, run->target, needed, false);
+	if (run->options->yield)
+		check_server(conn, run->target, needed_to_yield, false);
 	PQfinish(conn);
 	return true;
 }
@@ -371,11 +318,13 @@ run_command(Target *target, const Options *options)
 	Time		gives_up_at = options->wait == NEVER ? NEVER : clock_now() + options->wait;
 	int			status = 0;
 
-	set_signals();
+	for (size_t i = 0; i < N_STOP_SIGNALS; i++)
+		wake_at(stop_signals[i]);
+	wake_at(SIGCHLD);
 	keeper_init();
 	report_init(options->status_file);
-	if (!wait_for_server(target, options, gives_up_at))
-		return told_to_stop ? 0 : EXIT_NOT_LED;
+	if (!wait_for_server(&run, gives_up_at))
+		return run.told_to_stop > 0 ? 0 : EXIT_NOT_LED;
 	term_open(&run.term, target, options);
 	run.term.gives_up_at = gives_up_at;
 	run.term.is_watched = report_has_readers();
@@ -392,7 +341,7 @@ run_command(Target *target, const Options *options)
 		wish = what_to_wish(&run, now);
 		term_pursue(&run.term, wish);
 
-		fds[0].fd = wake_up[0];
+		fds[0].fd = wake_fd();
 		fds[0].events = POLLIN;
 		fds[1].fd = session_fd(&run.term.session);
 		fds[1].events = session_events(&run.term.session);

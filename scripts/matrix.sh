@@ -136,7 +136,7 @@ make_debian() {
 	fi
 	step "${in_debian[@]}" apt-get install -y -q --no-install-recommends \
 		"postgresql-$version" "postgresql-server-dev-$version" gcc libc6-dev make \
-		libipc-run-perl libfaketime pgbouncer python3-psycopg2
+		libipc-run-perl libfaketime pgbouncer python3-psycopg2 mandoc
 	step "${in_debian[@]}" apt-get clean
 }
 

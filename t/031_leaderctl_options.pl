@@ -80,6 +80,7 @@ subtest 'health' => sub {
 
 	append_to_file($sick, '');
 	$leader->says(qr/check has failed, 3 of 3: status 1\n.*ends the command: it does not work/);
+	is(scalar(() = $leader->said =~ /check has failed, 1 of 3/g), 2, 'counted from the last one that was well');
 	$leader->says(qr/has released lock 3/);
 	unlink $sick;
 	$leader->says(qr/leads lock 3/, 'leads again', 2);
@@ -243,7 +244,7 @@ subtest 'elected when it is told to stop' => sub {
 
 subtest 'how a command is treated' => sub {
 	my $file = Leaderctl::path('treated');
-	my $leader = lead('treats', 11, [ '--kill-after', '1s', '-d', "$connstr application_name=treats" ], 'perl', '-e', q{
+	my $leader = lead('treats', 11, [ '-d', "$connstr application_name=treats" ], 'perl', '-e', q{
 		my ($file, $terms) = (shift, 0);
 		open(my $out, '>', $file); select $out; $| = 1;
 		print 'pipe ', $SIG{PIPE} // 'DEFAULT', "\n";
