@@ -247,6 +247,14 @@ subtest 'faults of the server' => sub {
 
 # A lease counts from before the heartbeat, however late its answer comes; and a
 # server process that says nothing is not waited for until the lease is over.
+my $backend;
+
+END
+{
+	local $?;
+	kill 'CONT', $backend if $backend;
+}
+
 subtest 'late and missing answers' => sub {
 	my $socket = $node->host . '/.s.PGSQL.';
 	mkdir "$build/proxy";
@@ -258,7 +266,7 @@ subtest 'late and missing answers' => sub {
 	my $successor = start('successor-of-late', $late->{lock});
 	all_wait($successor);
 
-	my $backend = $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE application_name = 'frozen'});
+	$backend = $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE application_name = 'frozen'});
 	kill 'STOP', $backend;
 	my $token = $frozen->newest->{token};
 	my $end = Alive::now() + $lease;

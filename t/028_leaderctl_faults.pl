@@ -354,10 +354,9 @@ sub is_fair
 	# told to stop before it has done anything
 	return 1 if $status == 143 && $said eq '';
 
-	# the server was stopped while it looked whether all is there, or when told
-	# to stop twice it could not give the lock back
-	return $status == 1 && $said =~ ($said =~ /leads lock/ ? qr/leaves lock/ :
-		qr/terminating connection|closed the connection|shutting down|recovery mode/);
+	# it lost the server while it looked whether all is there, or when told to
+	# stop twice it could not give the lock back
+	return $status == 1 && ($said !~ /leads lock/ || $said =~ /leaves lock/);
 }
 
 # One look at a lock

@@ -14,6 +14,14 @@ use POSIX ();
 use Socket qw(SOMAXCONN);
 use Time::HiRes qw(time);
 
+my @pids;
+
+END
+{
+	local $?;
+	kill 'KILL', @pids;
+}
+
 # A process of its own: from the socket $listen to the socket $server.
 sub new
 {
@@ -21,7 +29,11 @@ sub new
 	my $listener = IO::Socket::UNIX->new(Local => $listen, Listen => SOMAXCONN) or die "$listen: $!";
 	my $pid = fork();
 	die "fork: $!" unless defined $pid;
-	return bless({ pid => $pid }, $class) if $pid;
+	if ($pid)
+	{
+		push @pids, $pid;
+		return bless({ pid => $pid }, $class);
+	}
 	eval { serve($listener, $server, $delay) };
 	print STDERR $@;
 	POSIX::_exit(0);
