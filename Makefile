@@ -73,17 +73,18 @@ leaderctl-all leaderctl-install leaderctl-uninstall leaderctl-clean: leaderctl-%
 	$(MAKE) -C leaderctl PG_CONFIG='$(PG_CONFIG)' $*
 endif
 
-# Each file uses only files further down in the map of the header.
+# Each file uses only files further down in the map of its folder's header.
 .PHONY: arrows
-arrows: $(OBJS)
+arrows: all
 	scripts/arrows $(OBJS)
+	[ '$(LEADERCTL)' = no ] || scripts/arrows leaderctl/*.o
 
 # pgindent's options; the command is in Debian's package pg-bsd-indent
 .PHONY: indent
 indent:
-	for f in src/*.c src/*.h; do \
+	for f in src/*.c src/*.h leaderctl/*.c leaderctl/*.h; do \
 		pg_bsd_indent -bad -bap -bbb -bc -bl -cli1 -cp33 -cdb -nce -d0 -di12 -nfc1 -i4 -l79 -lp -lpl -nip -npro -sac -tpg -ts4 \
-			-Usrc/typedefs.list $$f || exit 1; \
+			-U$$(dirname $$f)/typedefs.list $$f || exit 1; \
 	done
-	sed -i -E 's/^([A-Za-z_][A-Za-z_0-9]*)[[:space:]]+\*$$/\1 */' src/*.c src/*.h
+	sed -i -E 's/^([A-Za-z_][A-Za-z_0-9]*)[[:space:]]+\*$$/\1 */' src/*.c src/*.h leaderctl/*.c leaderctl/*.h
 	rm -f *.BAK

@@ -35,8 +35,8 @@ PGconn *
 connect_start(const Target *target, const char *name, const Hosts *hosts)
 {
 	bool		primary = getenv("PGTARGETSESSIONATTRS") == NULL &&
-		(names_several(target->host) || names_several(target->dbname) ||
-		 names_several(getenv("PGHOST")));
+	(names_several(target->host) || names_several(target->dbname) ||
+	 names_several(getenv("PGHOST")));
 
 	/* what comes later wins, and dbname may be a connection string */
 	const char *const keywords[] = {
@@ -85,8 +85,8 @@ connect_rotate(PGconn *conn, Hosts *hosts)
 	for (PQconninfoOption *option = options; option && option->keyword; option++)
 	{
 		char	  **list = strcmp(option->keyword, "host") == 0 ? &hosts->host :
-			strcmp(option->keyword, "hostaddr") == 0 ? &hosts->hostaddr :
-			strcmp(option->keyword, "port") == 0 ? &hosts->port : NULL;
+		strcmp(option->keyword, "hostaddr") == 0 ? &hosts->hostaddr :
+		strcmp(option->keyword, "port") == 0 ? &hosts->port : NULL;
 
 		if (list == NULL || option->val == NULL || option->val[0] == '\0')
 			continue;

@@ -89,7 +89,7 @@ static void
 observe(Follow *follow, Time now)
 {
 	Time		at_most = follow->next_look - now < OBSERVE_MAX ?
-		follow->next_look - now : OBSERVE_MAX;
+	follow->next_look - now : OBSERVE_MAX;
 	char	   *sql = format_string("SELECT token FROM %s.le_observe($1, $2, $3)",
 									follow->target->schema);
 	char	   *wait = format_string("%" PRId64, at_most / MS);
@@ -215,8 +215,8 @@ make_caveat(const Follow *follow)
 	if (session->sqlstate[0] != '\0' || (!is_connected && session->error != NULL))
 	{
 		char	   *as_of = follow->status.result == NULL ? format_string("%s", "") :
-			format_string(" (this is of %s ago)",
-						  span_text((clock_now() - follow->status.at) / MS));
+		format_string(" (this is of %s ago)",
+					  span_text((clock_now() - follow->status.at) / MS));
 		char	   *line = format_string("%s", session->error);
 		char	   *caveat;
 

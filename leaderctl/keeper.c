@@ -17,7 +17,6 @@
  *-------------------------------------------------------------------------
  */
 #define _GNU_SOURCE				/* pipe2() */
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -44,7 +43,7 @@
 
 struct KeeperShared
 {
-	_Atomic int64_t deadline;
+	_Atomic		int64_t deadline;
 	_Atomic int command;		/* its pid, and its process group's; 0: none */
 	_Atomic int status;			/* of the command, as by waitpid() */
 	_Atomic bool is_over;		/* and nothing that it has started is left */
@@ -79,28 +78,50 @@ parent_of(const char *pid)
 
 static bool is_keeper(pid_t pid);
 
+/* False: this is no child of ours but a keeper. */
+static bool
+signal_child(pid_t pid, int signal, pid_t not_in)
+{
+	if (is_keeper(pid))
+		return false;
+	if (not_in == 0 || getpgid(pid) != not_in)
+		kill(pid, signal);
+	return true;
+}
+
 /*
- * Send a signal to each child of ours that is no keeper, nor in this process
- * group; how many there are.  Their own children become ours when they are gone.
+ * Send a signal to each child of ours that is no keeper, but for those in that
+ * process group; how many there are.  Their own children become ours when they
+ * are gone.
+ *
+ * The kernel's list of our children costs little, and may be short when one of
+ * them goes meanwhile, so none is believed only after a look at all processes.
  */
 static int
 signal_children(int signal, pid_t not_in)
 {
 	int			count = 0;
-	DIR		   *proc = opendir("/proc");
-	struct dirent *entry;
 	pid_t		me = getpid();
+	char	   *path = format_string("/proc/self/task/%d/children", (int) me);
+	FILE	   *list = fopen(path, "re");
+	DIR		   *proc;
+	struct dirent *entry;
+	int			pid;
 
+	while (list != NULL && fscanf(list, "%d", &pid) == 1)
+		count += signal_child(pid, signal, not_in);
+	if (list != NULL)
+		fclose(list);
+	free(path);
+	if (count > 0)
+		return count;
+
+	proc = opendir("/proc");
 	while (proc != NULL && (entry = readdir(proc)) != NULL)
 	{
-		pid_t		pid = atoi(entry->d_name);
-
-		if (pid > 0 && parent_of(entry->d_name) == me && !is_keeper(pid) &&
-			(not_in == 0 || getpgid(pid) != not_in))
-		{
-			kill(pid, signal);
-			count++;
-		}
+		pid = atoi(entry->d_name);
+		if (pid > 0 && parent_of(entry->d_name) == me)
+			count += signal_child(pid, signal, not_in);
 	}
 	if (proc != NULL)
 		closedir(proc);

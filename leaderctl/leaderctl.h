@@ -46,8 +46,8 @@
 
 /* exit codes, besides those of a command */
 #define EXIT_FAILED 1			/* the server said no */
-#define EXIT_USAGE 2			/* wrong arguments, wrong set-up, no connection;
-								 * nothing was started */
+#define EXIT_USAGE 2			/* wrong arguments, wrong set-up, no
+								 * connection; nothing was started */
 #define EXIT_NOT_LED 3			/* run: not elected; status: nobody leads */
 
 /* ---------------------------------------------------------------------

@@ -48,6 +48,7 @@ static const struct Command
 	bool		takes_command;
 	const char *does;
 }			commands[] = {
+
 	{"run", RUN, run_command, true, true,
 	"run a command while this process leads"},
 	{"watch", WATCH, watch_command, true, true,

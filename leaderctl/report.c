@@ -122,7 +122,7 @@ write_state(const Term *term, bool leads)
 	char	   *leader = json_text(term->leader);
 	char	   *since = leads ? wall_time(term->began) : strdup("null");
 	char	   *until = term_is_ours(term) ? wall_time(term->deadline) :
-		term->leader != NULL ? wall_time(term->leader_until) : strdup("null");
+	term->leader != NULL ? wall_time(term->leader_until) : strdup("null");
 	char	   *text = format_string("{\"lock\": %s, \"instance\": %s, \"leads\": %s, \"leader\": %s,"
 									 " \"token\": %s, \"since\": %s, \"until\": %s}\n",
 									 term->target->lock_id, instance, leads ? "true" : "false",
@@ -194,10 +194,10 @@ report_term(const Term *term, bool leads)
 	if (systemd >= 0)
 	{
 		char	   *status = leads ?
-			format_string("READY=1\nSTATUS=leads lock %s, token %s", term->target->lock_id, term->token) :
-			term->leader != NULL ?
-			format_string("READY=1\nSTATUS=waits for lock %s, which %s leads", term->target->lock_id, term->leader) :
-			format_string("READY=1\nSTATUS=waits for lock %s", term->target->lock_id);
+		format_string("READY=1\nSTATUS=leads lock %s, token %s", term->target->lock_id, term->token) :
+		term->leader != NULL ?
+		format_string("READY=1\nSTATUS=waits for lock %s, which %s leads", term->target->lock_id, term->leader) :
+		format_string("READY=1\nSTATUS=waits for lock %s", term->target->lock_id);
 
 		if (last_status == NULL || strcmp(last_status, status) != 0)
 			tell_systemd(status);

@@ -59,7 +59,7 @@ static void
 stay_out(Run *run)
 {
 	Time		pause = run->is_ill && run->options->sit_out > AGAIN_AFTER ?
-		run->options->sit_out : AGAIN_AFTER;
+	run->options->sit_out : AGAIN_AFTER;
 
 	run->not_before = clock_now() + pause;
 }

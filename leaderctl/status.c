@@ -28,7 +28,7 @@
 #define LOCK_CLASS "19525"
 
 const char *const status_needs[] = {"leader_lease", "le_leases", "leader_waiting",
-	"le_waiters", "leader_history", "le_terms", "le_info", NULL};
+"le_waiters", "leader_history", "le_terms", "le_info", NULL};
 
 /* The columns of the answer; a row without a lock: there is none */
 enum
@@ -148,6 +148,7 @@ static const struct Reason
 	const char *text;
 	bool		by_process;		/* which is named */
 }			reasons[] = {
+
 	{"nobody_asks", "nobody asks for it",
 	"nobody asks for it", false},
 	{"waited_for", "free for who waits",
@@ -177,8 +178,8 @@ char *
 status_sql(const Target *target, bool may_observe)
 {
 	char	   *others = may_observe ?
-		format_string("SELECT o.remaining_ms FROM %s.le_observe(lock.id) AS o", target->schema) :
-		format_string("NULL::bigint");
+	format_string("SELECT o.remaining_ms FROM %s.le_observe(lock.id) AS o", target->schema) :
+	format_string("NULL::bigint");
 	char	   *text = format_string(sql, target->schema, others);
 
 	free(others);
@@ -295,8 +296,8 @@ status_renewed_by(const Status *status)
 		const struct Reason *reason = find_reason(status, row);
 		int64_t		left_ms = number(status, row, COL_LEFT_MS);
 		int64_t		ms = left_ms < 0 ? INT64_MAX :
-			is_true(status, row, COL_LED) ? left_ms - number(status, row, COL_LEASE_MS) * 6 / 10 :
-			left_ms;
+		is_true(status, row, COL_LED) ? left_ms - number(status, row, COL_LEASE_MS) * 6 / 10 :
+		left_ms;
 
 		if (reason != NULL && (reason->by_process || strcmp(reason->code, "waited_for") == 0))
 			ms = 0;

@@ -52,8 +52,8 @@ typedef struct Watch
 
 	bool		has_told;		/* a command, of this token: */
 	char		told[24];
-	pid_t		command;		/* its process, and its group's number; 0: none
-								 * runs */
+	pid_t		command;		/* its process, and its group's number; 0:
+								 * none runs */
 
 	bool		is_stopping;
 	Time		kill_at;
