@@ -51,6 +51,9 @@ BEGIN
 	ASSERT le_renew(7, 'node-a');
 END $$;
 RESET ROLE;
+-- there is no time between a term that is handed over and the next
+SELECT bool_or(ended = next_began) AS at_once
+FROM (SELECT ended, lead(began) OVER (ORDER BY token) AS next_began FROM leader_history WHERE lock_id = 3) AS term;
 SELECT renewed_at FROM leader_lease WHERE id = 7 \gset
 SELECT wait_until('le_leader(6) IS NULL AND le_leader(7) IS NULL');
 SELECT clock_timestamp() AS over_at FROM pg_sleep(0) \gset

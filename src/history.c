@@ -192,7 +192,7 @@ log_left_out(void)
 
 /*
  * The term of this row ends, or has ended by itself.  rel is le_lease; state
- * has been looked at after the mark.
+ * has been looked at after the mark; wall is the time by the wall's clock.
  *
  * When one has run out its entry knows, or the place that was reserved for it.
  * If both have been given to others it has ended at some time until now.  After
@@ -200,14 +200,13 @@ log_left_out(void)
  */
 void
 le_history_note(Relation rel, const LeState *state, LeChangeKind how,
-				const LeEpoch *epoch)
+				TimestampTz wall, const LeEpoch *epoch)
 {
 	const LeRow *row = &state->row;
 	const LeEntry *entry = &state->entry;
 	bool		beaten = (entry->token == row->token);
 	bool		known = (row->epoch == epoch->id &&
 						 (beaten || entry->reserved.token == row->token));
-	TimestampTz wall = GetCurrentTimestamp();
 	Relation	history;
 	Datum		values[Natts_le_term];
 	bool		nulls[Natts_le_term] = {false};

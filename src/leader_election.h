@@ -569,7 +569,8 @@ extern void le_event_queue(const LeKey *key, const char *event);
 extern int	le_history_retention;
 
 extern void le_history_note(Relation rel, const LeState *state,
-							LeChangeKind how, const LeEpoch *epoch);
+							LeChangeKind how, TimestampTz wall,
+							const LeEpoch *epoch);
 extern bool le_history_trim(Oid lease_relid);
 
 /* look.c */

@@ -40,7 +40,7 @@ row_renew(Relation rel, LeRow *row, TimestampTz now, const LeEpoch *epoch)
  */
 static void
 end_note(Relation rel, const LeKey *key, const LeState *state,
-		 LeChangeKind how, const LeEpoch *epoch)
+		 LeChangeKind how, TimestampTz wall, const LeEpoch *epoch)
 {
 	if (state->row.state != LE_STATE_LIVE || state->row.copied)
 	{
@@ -49,7 +49,7 @@ end_note(Relation rel, const LeKey *key, const LeState *state,
 		return;
 	}
 	le_change_ends(key, &state->row, how);
-	le_history_note(rel, state, how, epoch);
+	le_history_note(rel, state, how, wall, epoch);
 }
 
 /* Note a term that begins with this row, and reserve its heartbeats' memory. */
@@ -86,7 +86,7 @@ le_transition_begin(Relation rel, const LeCaller *caller, const LeBid *bid,
 		strlcpy(row.info, bid->info, sizeof(row.info));
 
 	if (state->found && !state->row.copied)
-		end_note(rel, &caller->key, state, LE_EXPIRED, epoch);
+		end_note(rel, &caller->key, state, LE_EXPIRED, row.created_at, epoch);
 	begin_note(&caller->key, &row, epoch);
 	le_event_queue(&caller->key, "acquired");
 
@@ -125,7 +125,7 @@ le_transition_release(Relation rel, const LeKey *key, const LeState *state,
 		state->now - (GetCurrentTimestamp() - row.created_at);
 	end = Min(began, state->now) + hold_ms * 1000;
 
-	end_note(rel, key, state, LE_RELEASED, epoch);
+	end_note(rel, key, state, LE_RELEASED, GetCurrentTimestamp(), epoch);
 	le_event_queue(key, "released");
 	if (end <= state->now && !le_token_grace_runs(rel, state->now, epoch))
 	{
@@ -147,14 +147,15 @@ le_transition_transfer(Relation rel, const LeKey *key, const LeState *state,
 					   const char *successor, Oid role, const LeEpoch *epoch)
 {
 	LeRow		row = state->row;
+	TimestampTz wall = GetCurrentTimestamp();	/* there is no time between */
 
 	Assert(le_lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
 
-	end_note(rel, key, state, LE_TRANSFERRED, epoch);
+	end_note(rel, key, state, LE_TRANSFERRED, wall, epoch);
 	le_event_queue(key, "transferred");
 	row_renew(rel, &row, state->now, epoch);
 	row.expires_at = state->now + le_rule_length(row.lease_ms);
-	row.created_at = GetCurrentTimestamp();
+	row.created_at = wall;
 	strlcpy(row.leader_id, successor, sizeof(row.leader_id));
 	row.leader_role = role;
 	row.has_info = false;
@@ -179,7 +180,7 @@ le_transition_revoke(Relation rel, const LeKey *key, const LeState *state,
 
 	Assert(le_lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
 
-	end_note(rel, key, state, LE_REVOKED, epoch);
+	end_note(rel, key, state, LE_REVOKED, GetCurrentTimestamp(), epoch);
 	le_event_queue(key, "revoked");
 	if (!immediately)
 		row.expires_at = le_rule_end(state, epoch);
@@ -204,6 +205,6 @@ le_transition_sweep(Relation rel, const LeKey *key, const LeState *state,
 {
 	Assert(le_lock_held(LE_LOCK_LEASE, key->lock_id, ExclusiveLock));
 
-	end_note(rel, key, state, LE_EXPIRED, epoch);
+	end_note(rel, key, state, LE_EXPIRED, GetCurrentTimestamp(), epoch);
 	le_table_delete(rel, &state->row);
 }
