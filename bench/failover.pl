@@ -230,7 +230,7 @@ sub measure_term
 	die "only $handed_over of $rounds were handed over\n" if $handed_over != $rounds;
 
 	# the two times are read one after the other in the transaction that hands over
-	show("    without a leader, by leader_stat", 1, $leaderless);
+	show("    without a leader, by leader_stat", 0, $leaderless);
 	return;
 }
 
