@@ -48,6 +48,8 @@
 
 #include <libpq-fe.h>
 
+#include "log.h"
+
 #define MS INT64_C(1000)
 #define CONNECT_LIMIT (2000 * MS)
 #define ANSWER_LIMIT (3000 * MS)	/* longer than any lease */
@@ -120,7 +122,6 @@ typedef struct Slot
 
 static const char *me;
 static const char *conninfo;
-static int	log_fd;
 static int64_t origin;
 static uint64_t seed;
 static Slot slots[MAX_SLOTS];
@@ -148,13 +149,6 @@ own_clock(void)
 	return read_clock(CLOCK_BOOTTIME);
 }
 
-/* The clock of the log, and by which we pace ourselves */
-static int64_t
-now(void)
-{
-	return read_clock(CLOCK_MONOTONIC_RAW);
-}
-
 /* A random number below n (splitmix64) */
 static int64_t
 chance(int64_t n)
@@ -171,25 +165,6 @@ static bool
 percent(int n)
 {
 	return chance(100) < n;
-}
-
-__attribute__((format(printf, 1, 2)))
-static void
-note(const char *format,...)
-{
-	char		line[512];
-	va_list		args;
-	int			length;
-
-	va_start(args, format);
-	length = vsnprintf(line, sizeof(line) - 1, format, args);
-	va_end(args);
-	line[length++] = '\n';
-	if (write(log_fd, line, length) != length)
-	{
-		perror("write");
-		exit(1);
-	}
 }
 
 /* ---------------------------------------------------------------------

@@ -18,47 +18,19 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "log.h"
+
 #define MS INT64_C(1000)
 #define STAMP_EVERY (2 * MS)
 #define NEVER INT64_MAX
 
-static int	log_fd;
 static volatile sig_atomic_t told = 0;
-
-static int64_t
-now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC_RAW, &ts);
-	return ts.tv_sec * INT64_C(1000000) + ts.tv_nsec / 1000;
-}
-
-__attribute__((format(printf, 1, 2)))
-static void
-note(const char *format,...)
-{
-	char		line[512];
-	va_list		args;
-	int			length;
-
-	va_start(args, format);
-	length = vsnprintf(line, sizeof(line) - 1, format, args);
-	va_end(args);
-	line[length++] = '\n';
-	if (write(log_fd, line, length) != length)
-	{
-		perror("write");
-		exit(1);
-	}
-}
 
 static void
 on_term(int signal)

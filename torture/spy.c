@@ -11,7 +11,6 @@
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -22,38 +21,14 @@
 
 #include <libpq-fe.h>
 
-static int	log_fd = -1;
+#include "log.h"
+
 static int64_t calls = 0;
 static PGconn *asked = NULL;	/* on which a call is under way */
 static const char *what;		/* it is */
 static char answer[256];
 static bool failed;
 static char lease[24] = "0";
-
-static int64_t
-now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC_RAW, &ts);
-	return ts.tv_sec * INT64_C(1000000) + ts.tv_nsec / 1000;
-}
-
-__attribute__((format(printf, 1, 2)))
-static void
-note(const char *format,...)
-{
-	char		line[512];
-	va_list		args;
-	int			length;
-
-	va_start(args, format);
-	length = vsnprintf(line, sizeof(line) - 1, format, args);
-	va_end(args);
-	line[length++] = '\n';
-	if (write(log_fd, line, length) != length)
-		abort();
-}
 
 static void *
 real(const char *name)

@@ -20,17 +20,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "log.h"
+
 #define MS INT64_C(1000)
 #define LATE (10 * MS)
-
-static int64_t
-now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC_RAW, &ts);
-	return ts.tv_sec * INT64_C(1000000) + ts.tv_nsec / 1000;
-}
 
 static void
 stay_on(int n)
