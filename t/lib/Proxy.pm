@@ -1,4 +1,3 @@
-# Proxy.pm
 # Between a client and a server on sockets in a directory: hands on what it gets,
 # at once, or the server's answers late, or one more answer late and then nothing
 # at all, either way, also of new connections.
@@ -72,6 +71,10 @@ sub serve
 				@peer{ $client, $upstream } = ($upstream, $client);
 				$is_server{$upstream} = 1;
 				$select->add($client, $upstream);
+			}
+			elsif (!$peer{$ready})
+			{
+				next;    # closed in this round, with its other end
 			}
 			elsif (sysread($ready, $data, 65536))
 			{
