@@ -704,6 +704,7 @@ subtest 'a standby' => sub {
 	$node->start;
 	says([ 'resign', '-l', 41 ], 2, qr/the server is a standby/, 'resign');
 	says([ 'watch', '-l', 41, 'true' ], 2, qr/the server is a standby/, 'watch');
+	says([ 'run', '-l', 41, '--', 'true' ], 2, qr/the server is a standby\n.*name all hosts: --host a,b/, 'run');
 	my ($status, $out) = leaderctl('status', '-l', 31);
 	is($status, 3, 'status 3: nobody is known to lead');
 	like($out, qr/^state: standby\nleader: nobody\nwhy: this server is a standby, which cannot tell who leads now\n.*^last leader: d\nwaiting: a standby cannot tell\n/ms,
