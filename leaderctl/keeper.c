@@ -172,22 +172,30 @@ start_command(KeeperShared *shared, char *const *argv)
 	_exit(errno == ENOENT ? 127 : 126);
 }
 
-/* Reap whoever has ended; are there any left? */
+/*
+ * Reap whoever has ended; are there any left?  The number of the command is taken
+ * back before it can be somebody else's: leaderctl sends signals to it.
+ */
 static bool
 reap(KeeperShared *shared)
 {
-	pid_t		pid;
-	int			status;
-
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+	for (;;)
 	{
-		if (pid == shared->command)
-		{
-			shared->status = status;
+		siginfo_t	ended = {0};
+		bool		is_command;
+		int			status;
+
+		if (waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) != 0)
+			return errno != ECHILD;
+		if (ended.si_pid == 0)
+			return true;
+		is_command = (ended.si_pid == shared->command);
+		if (is_command)
 			shared->command = 0;
-		}
+		waitpid(ended.si_pid, &status, 0);
+		if (is_command)
+			shared->status = status;
 	}
-	return pid == 0;
 }
 
 static void
@@ -410,7 +418,14 @@ keeper_is_gone(Keeper *keeper, int *status)
 		if (keeper->pid > 0 && clock_now() < keeper_wakes_at(keeper))
 			return false;
 		if (keeper->pid > 0)
-			kill(keeper->pid, SIGKILL); /* takes the command with it */
+		{
+			pid_t		command = shared->command;
+
+			/* its end takes the command with it, but this is sooner */
+			if (command > 0)
+				kill(-command, SIGKILL);
+			kill(keeper->pid, SIGKILL);
+		}
 		if (signal_children(SIGKILL, 0) > 0 || keeper->pid > 0)
 			return false;
 	}
