@@ -10,10 +10,12 @@
  *
  *-------------------------------------------------------------------------
  */
+#define _GNU_SOURCE				/* environ */
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "leaderctl.h"
 
@@ -166,12 +168,68 @@ ask_now(PGconn *conn, const char *sql, int n_values, const char *const *values)
 	return result;
 }
 
+/* ---------------------------------------------------------------------
+ * A command's environment
+ * ---------------------------------------------------------------------
+ */
+
+/* Ours, to be changed for a command: we need our own as it is. */
+char	  **
+environment_copy(void)
+{
+	size_t		n = 0;
+	char	  **copy;
+
+	while (environ[n] != NULL)
+		n++;
+	copy = calloc(n + 1, sizeof(char *));
+	if (copy == NULL)
+		die(EXIT_FAILED, "out of memory");
+	for (size_t i = 0; i < n; i++)
+		copy[i] = format_string("%s", environ[i]);
+	return copy;
+}
+
+/* NULL: without it */
+void
+environment_set(char ***environment, const char *name, const char *value)
+{
+	size_t		length = strlen(name);
+	char	  **list = *environment;
+	size_t		n = 0;
+
+	for (size_t i = 0; list[i] != NULL; i++)
+	{
+		if (strncmp(list[i], name, length) == 0 && list[i][length] == '=')
+			free(list[i]);
+		else
+			list[n++] = list[i];
+	}
+	list[n] = NULL;
+	if (value == NULL)
+		return;
+	list = realloc(list, (n + 2) * sizeof(char *));
+	if (list == NULL)
+		die(EXIT_FAILED, "out of memory");
+	list[n] = format_string("%s=%s", name, value);
+	list[n + 1] = NULL;
+	*environment = list;
+}
+
+void
+environment_free(char **environment)
+{
+	for (size_t i = 0; environment != NULL && environment[i] != NULL; i++)
+		free(environment[i]);
+	free(environment);
+}
+
 /*
  * A command that we run finds in its environment how to connect as we do, with
  * what a service file or a connection string has said made plain.
  */
 void
-connect_environment(PGconn *conn)
+connect_environment(PGconn *conn, char ***environment)
 {
 	PQconninfoOption *options = PQconninfo(conn);
 
@@ -180,12 +238,51 @@ connect_environment(PGconn *conn)
 		if (option->envvar != NULL && option->val != NULL && option->val[0] != '\0' &&
 			strcmp(option->keyword, "client_encoding") != 0 &&
 			(option->compiled == NULL || strcmp(option->val, option->compiled) != 0))
-			setenv(option->envvar, option->val, 1);
+			environment_set(environment, option->envvar, option->val);
 	}
 	PQconninfoFree(options);
-	unsetenv("PGSERVICE");		/* it would win over the others */
-	unsetenv("PGOPTIONS");
-	unsetenv("PGAPPNAME");
+	environment_set(environment, "PGSERVICE", NULL);	/* it would win over the
+														 * others */
+	environment_set(environment, "PGOPTIONS", NULL);
+	environment_set(environment, "PGAPPNAME", NULL);
+}
+
+/* ---------------------------------------------------------------------
+ * Is all there that is needed?
+ * ---------------------------------------------------------------------
+ */
+
+/* Ask what a server that is well answers at once. */
+static PGresult *
+ask_soon(PGconn *conn, const char *sql, int n_values, const char *const *values)
+{
+	Time		until = clock_now() + PATIENCE;
+	PGresult   *result = NULL;
+	PGresult   *next;
+
+	if (!PQsendQueryParams(conn, sql, n_values, NULL, values, NULL, NULL, 0))
+		die(EXIT_FAILED, "%s", PQerrorMessage(conn));
+	for (;;)
+	{
+		struct pollfd socket = {.fd = PQsocket(conn),.events = POLLIN};
+
+		if (!PQisBusy(conn))
+		{
+			next = PQgetResult(conn);
+			if (next == NULL)
+				break;
+			PQclear(result);
+			result = next;
+			continue;
+		}
+		if (clock_now() >= until)
+			die(EXIT_USAGE, "the server does not answer");
+		if (poll(&socket, 1, clock_timeout(until)) > 0 && !PQconsumeInput(conn))
+			die(EXIT_FAILED, "%s", PQerrorMessage(conn));
+	}
+	if (PQresultStatus(result) != PGRES_TUPLES_OK)
+		die(EXIT_FAILED, "%s", without_severity(PQresultErrorMessage(result)));
+	return result;
 }
 
 static void
@@ -193,11 +290,11 @@ check_schema(PGconn *conn, Target *target, bool standby_will_do)
 {
 	PGresult   *result;
 
-	result = ask_now(conn, "SELECT pg_catalog.quote_ident(n.nspname), pg_catalog.pg_is_in_recovery(),"
-					 " pg_catalog.has_schema_privilege(n.oid, 'USAGE'), pg_catalog.quote_ident(current_user),"
-					 " n.nspname"
-					 " FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace"
-					 " WHERE e.extname = 'leader_election'", 0, NULL);
+	result = ask_soon(conn, "SELECT pg_catalog.quote_ident(n.nspname), pg_catalog.pg_is_in_recovery(),"
+					  " pg_catalog.has_schema_privilege(n.oid, 'USAGE'), pg_catalog.quote_ident(current_user),"
+					  " n.nspname"
+					  " FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace"
+					  " WHERE e.extname = 'leader_election'", 0, NULL);
 	if (PQntuples(result) == 0)
 	{
 		complain("database \"%s\" has no extension leader_election", PQdb(conn));
@@ -241,17 +338,17 @@ check_grants(PGconn *conn, const Target *target, const char *const *needed)
 		PGresult   *result;
 
 		if (is_view(*name))
-			result = ask_now(conn, "SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(c.oid, 'SELECT'))"
-							 " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_depend d ON d.objid = c.oid"
-							 " JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid"
-							 " WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype = 'e'"
-							 " AND e.extname = 'leader_election' AND c.relname = $1", 1, name);
+			result = ask_soon(conn, "SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(c.oid, 'SELECT'))"
+							  " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_depend d ON d.objid = c.oid"
+							  " JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid"
+							  " WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype = 'e'"
+							  " AND e.extname = 'leader_election' AND c.relname = $1", 1, name);
 		else
-			result = ask_now(conn, "SELECT pg_catalog.bool_and(pg_catalog.has_function_privilege(p.oid, 'EXECUTE'))"
-							 " FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_depend d ON d.objid = p.oid"
-							 " JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid"
-							 " WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.deptype = 'e'"
-							 " AND e.extname = 'leader_election' AND p.proname = $1", 1, name);
+			result = ask_soon(conn, "SELECT pg_catalog.bool_and(pg_catalog.has_function_privilege(p.oid, 'EXECUTE'))"
+							  " FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_depend d ON d.objid = p.oid"
+							  " JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid"
+							  " WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.deptype = 'e'"
+							  " AND e.extname = 'leader_election' AND p.proname = $1", 1, name);
 		if (PQgetvalue(result, 0, 0)[0] != 't')
 		{
 			if (n_missing++ == 0)
@@ -276,7 +373,7 @@ find_lock_id(PGconn *conn, Target *target)
 	else
 	{
 		char	   *sql = format_string("SELECT %s.le_lock_id($1)", target->schema);
-		PGresult   *result = ask_now(conn, sql, 1, &target->lock);
+		PGresult   *result = ask_soon(conn, sql, 1, &target->lock);
 
 		snprintf(target->lock_id, sizeof(target->lock_id), "%s", PQgetvalue(result, 0, 0));
 		PQclear(result);

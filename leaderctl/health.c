@@ -19,9 +19,10 @@
 
 /* A command has been started. */
 void
-health_begin(Health *health, const Options *options)
+health_begin(Health *health, const Options *options, char *const *environment)
 {
 	health->options = options;
+	health->environment = environment;
 	health->failures = 0;
 	health->next_at = options->health != NULL ?
 		clock_now() + options->health_every : NEVER;
@@ -49,8 +50,11 @@ start_check(Health *health, Time deadline)
 
 	health->started = clock_now();
 	health->next_at = health->started + health->options->health_every;
-	if (!keeper_start(&health->check, argv, end_of_check(health, deadline), 0))
-		complain("could not start a process: %s", strerror(errno));
+	if (keeper_start(&health->check, argv, health->environment,
+					 end_of_check(health, deadline), 0))
+		return;
+	complain("could not start a process: %s", strerror(errno));
+	health->failures++;			/* who cannot be asked is not well */
 }
 
 /*
@@ -63,6 +67,8 @@ health_turn(Health *health, bool leads, Time deadline)
 {
 	int			status;
 
+	if (!leads)
+		health->next_at = NEVER;
 	if (health_is_running(health))
 	{
 		if (!leads)
@@ -84,7 +90,10 @@ health_turn(Health *health, bool leads, Time deadline)
 		return health->failures >= health->options->health_failures;
 	}
 	if (leads && health->options->health != NULL && clock_now() >= health->next_at)
+	{
 		start_check(health, deadline);
+		return health->failures >= health->options->health_failures;
+	}
 	return false;
 }
 

@@ -16,7 +16,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#define _GNU_SOURCE				/* pipe2() */
+#define _GNU_SOURCE				/* pipe2(), execvpe() */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -47,6 +47,7 @@ struct KeeperShared
 	_Atomic int command;		/* its pid, and its process group's; 0: none */
 	_Atomic int status;			/* of the command, as by waitpid() */
 	_Atomic bool is_over;		/* and nothing that it has started is left */
+	_Atomic bool not_begun;		/* there was no command to be run */
 	Time		kill_after;
 };
 
@@ -147,7 +148,7 @@ signal_all(pid_t command, int signal)
  */
 
 static void
-start_command(KeeperShared *shared, char *const *argv)
+start_command(KeeperShared *shared, char *const *argv, char *const *environment)
 {
 	pid_t		keeper = getpid();
 	pid_t		pid = fork();
@@ -157,7 +158,10 @@ start_command(KeeperShared *shared, char *const *argv)
 		if (pid > 0)
 			setpgid(pid, pid);
 		else
+		{
 			shared->status = 126 << 8;
+			shared->not_begun = true;
+		}
 		shared->command = pid > 0 ? pid : 0;
 		return;
 	}
@@ -165,9 +169,13 @@ start_command(KeeperShared *shared, char *const *argv)
 	setpgid(0, 0);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != keeper || clock_now() >= shared->deadline - MARGIN)
+	{
+		shared->not_begun = true;
 		_exit(126);
+	}
 	wake_reset();
-	execvp(argv[0], argv);
+	execvpe(argv[0], argv, environment);
+	shared->not_begun = true;
 	fprintf(stderr, "%s: error: could not run \"%s\": %m\n", PROGNAME, argv[0]);
 	_exit(errno == ENOENT ? 127 : 126);
 }
@@ -233,7 +241,7 @@ close_inherited(int but)
 }
 
 static void
-keep(KeeperShared *shared, char *const *argv, int fd)
+keep(KeeperShared *shared, char *const *argv, char *const *environment, int fd)
 {
 	Time		kill_at = NEVER;	/* never yet: it is not being ended */
 	sigset_t	all;
@@ -255,9 +263,12 @@ keep(KeeperShared *shared, char *const *argv, int fd)
 	prctl(PR_SET_NAME, "leaderctl-keep");
 
 	if (fds[1].fd >= 0 && fds[2].fd >= 0)
-		start_command(shared, argv);
+		start_command(shared, argv, environment);
 	else
+	{
 		shared->status = 126 << 8;
+		shared->not_begun = true;
+	}
 
 	while (reap(shared))
 	{
@@ -319,7 +330,7 @@ is_keeper(pid_t pid)
 void
 keeper_init(void)
 {
-	if (parent_of("self") == 0)
+	if (access("/proc/self/stat", R_OK) != 0)
 		die(EXIT_USAGE, "could not read /proc, which is needed to end what a command has started");
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 }
@@ -329,7 +340,8 @@ keeper_init(void)
  * its end it is asked to end.  False, with errno: nothing was started.
  */
 bool
-keeper_start(Keeper *keeper, char *const *argv, Time deadline, Time kill_after)
+keeper_start(Keeper *keeper, char *const *argv, char *const *environment,
+			 Time deadline, Time kill_after)
 {
 	int			ends[2];
 	size_t		place = 0;
@@ -343,6 +355,7 @@ keeper_start(Keeper *keeper, char *const *argv, Time deadline, Time kill_after)
 	keeper->shared->deadline = deadline;
 	keeper->shared->kill_after = kill_after;
 	keeper->end_by = NEVER;
+	keeper->is_killed = false;
 	if (pipe2(ends, O_CLOEXEC) == 0)
 	{
 		fflush(NULL);
@@ -350,7 +363,7 @@ keeper_start(Keeper *keeper, char *const *argv, Time deadline, Time kill_after)
 		if (keeper->pid == 0)
 		{
 			memset(keepers, 0, sizeof(keepers));
-			keep(keeper->shared, argv, ends[0]);
+			keep(keeper->shared, argv, environment, ends[0]);
 		}
 		close(ends[0]);
 		keeper->fd = ends[1];
@@ -415,7 +428,7 @@ keeper_is_gone(Keeper *keeper, int *status)
 	reap_ours();
 	if (!shared->is_over)
 	{
-		if (keeper->pid > 0 && clock_now() < keeper_wakes_at(keeper))
+		if (keeper->pid > 0 && !keeper->is_killed && clock_now() < keeper_wakes_at(keeper))
 			return false;
 		if (keeper->pid > 0)
 		{
@@ -425,6 +438,7 @@ keeper_is_gone(Keeper *keeper, int *status)
 			if (command > 0)
 				kill(-command, SIGKILL);
 			kill(keeper->pid, SIGKILL);
+			keeper->is_killed = true;
 		}
 		if (signal_children(SIGKILL, 0) > 0 || keeper->pid > 0)
 			return false;
@@ -433,6 +447,7 @@ keeper_is_gone(Keeper *keeper, int *status)
 		return false;			/* on its way out */
 
 	*status = shared->is_over ? shared->status : SIGKILL;
+	keeper->has_begun = !shared->not_begun;
 	for (size_t i = 0; i < N_KEEPERS; i++)
 	{
 		if (keepers[i] == keeper)
@@ -450,7 +465,7 @@ keeper_wakes_at(const Keeper *keeper)
 {
 	Time		latest = keeper->shared->deadline - MARGIN / 2;
 
-	if (keeper->pid < 0)
+	if (keeper->pid < 0 || keeper->is_killed)
 		return clock_now() + AGAIN;
 	return keeper->end_by < latest ? keeper->end_by : latest;
 }

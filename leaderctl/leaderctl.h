@@ -155,11 +155,15 @@ typedef struct Keeper
 	pid_t		pid;			/* of the process that keeps it; 0: none */
 	int			fd;				/* to it; when it is closed the command ends */
 	Time		end_by;			/* by then it has; NEVER: nobody has closed it */
+	bool		is_killed;		/* by us, as it did not do its work */
+	bool		has_begun;		/* a command, that is over; see
+								 * keeper_is_gone() */
 	KeeperShared *shared;
 } Keeper;
 
 extern void keeper_init(void);
-extern bool keeper_start(Keeper *keeper, char *const *argv, Time deadline,
+extern bool keeper_start(Keeper *keeper, char *const *argv,
+						 char *const *environment, Time deadline,
 						 Time kill_after);
 extern void keeper_prolong(Keeper *keeper, Time deadline);
 extern void keeper_end(Keeper *keeper);
@@ -205,7 +209,11 @@ extern PGconn *connect_checked(Target *target, const char *name,
 							   const char *const *needed, bool standby_will_do);
 extern PGresult *ask_now(PGconn *conn, const char *sql, int n_values,
 						 const char *const *values);
-extern void connect_environment(PGconn *conn);
+extern char **environment_copy(void);
+extern void environment_set(char ***environment, const char *name,
+							const char *value);
+extern void environment_free(char **environment);
+extern void connect_environment(PGconn *conn, char ***environment);
 
 /* ---------------------------------------------------------------------
  * session.c
@@ -308,13 +316,15 @@ typedef struct Options
 typedef struct Health
 {
 	const Options *options;
+	char	   *const *environment; /* the command's */
 	Keeper		check;			/* that runs now */
 	Time		started;
 	Time		next_at;
 	int			failures;		/* in a row */
 } Health;
 
-extern void health_begin(Health *health, const Options *options);
+extern void health_begin(Health *health, const Options *options,
+						 char *const *environment);
 extern bool health_turn(Health *health, bool leads, Time deadline);
 extern Time health_wakes_at(const Health *health);
 extern bool health_is_running(const Health *health);

@@ -14,6 +14,7 @@
  */
 #define _GNU_SOURCE				/* SOCK_CLOEXEC */
 #include <errno.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,8 +81,14 @@ tell_systemd(const char *text)
 static bool
 write_file(const char *text)
 {
-	FILE	   *file = fopen(new_path, "we");
+	int			fd;
+	FILE	   *file;
 	bool		is_written;
+
+	/* a new one, and no link that somebody has put there */
+	unlink(new_path);
+	fd = open(new_path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+	file = fd >= 0 ? fdopen(fd, "w") : NULL;
 
 	if (file == NULL)
 		return false;
@@ -155,7 +162,8 @@ report_init(const char *status_file)
 	path = status_file;
 	if (path != NULL)
 	{
-		new_path = format_string("%s.%d", path, (int) getpid());
+		/* pids are not unique where containers share a directory */
+		new_path = format_string("%s.%d-%llx", path, (int) getpid(), (long long) clock_now());
 		if (!write_file("{\"leads\": false}\n"))
 			die(EXIT_USAGE, "could not write --status-file \"%s\": %s", path, strerror(errno));
 		atexit(report_end);

@@ -26,6 +26,10 @@
 /* a command that has ended is not begun again sooner */
 #define AGAIN_AFTER SECOND
 
+static const int stop_signals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
+
+#define N_STOP_SIGNALS (sizeof(stop_signals) / sizeof(stop_signals[0]))
+
 typedef struct Run
 {
 	const Options *options;
@@ -33,13 +37,15 @@ typedef struct Run
 	Term		term;
 	Keeper		keeper;
 	Health		health;
+	char	  **environment;	/* the command's */
 	const char *ending;			/* why the command is being ended; NULL: it is
 								 * not */
 	bool		is_ill;			/* its health is why it has ended */
 	int			status;			/* of the last command, as by waitpid() */
 	bool		has_run;
 	Time		not_before;		/* do not ask for the lead until then */
-	int			told_to_stop;	/* how often */
+	int			n_signals[N_STOP_SIGNALS];
+	int			told_to_stop;	/* the most often by one signal */
 	Time		stopped_at;		/* when that was; NEVER: not yet */
 } Run;
 
@@ -70,20 +76,21 @@ start_command(Run *run)
 	run->ending = NULL;
 	run->is_ill = false;
 	run->term.gives_up_at = NEVER;	/* --wait is over */
-	connect_environment(run->term.session.conn);
-	setenv("LEADER_LOCK", run->target->lock_id, 1);
-	setenv("LEADER_INSTANCE", run->term.instance, 1);
-	setenv("LEADER_TOKEN", run->term.token, 1);
+	environment_free(run->environment);
+	run->environment = environment_copy();
+	connect_environment(run->term.session.conn, &run->environment);
+	environment_set(&run->environment, "LEADER_LOCK", run->target->lock_id);
+	environment_set(&run->environment, "LEADER_INSTANCE", run->term.instance);
+	environment_set(&run->environment, "LEADER_TOKEN", run->term.token);
 	say("leads lock %s, token %s", run->target->lock_id, run->term.token);
-	if (!keeper_start(&run->keeper, run->options->argv, run->term.deadline,
-					  run->options->kill_after))
+	if (!keeper_start(&run->keeper, run->options->argv, run->environment,
+					  run->term.deadline, run->options->kill_after))
 	{
 		complain("could not start a process: %s", strerror(errno));
 		stay_out(run);
 		return;
 	}
-	run->term.was_used = true;
-	health_begin(&run->health, run->options);
+	health_begin(&run->health, run->options, run->environment);
 }
 
 static void
@@ -104,6 +111,7 @@ look_at_command(Run *run)
 	if (!is_running(run) || !keeper_is_gone(&run->keeper, &run->status))
 		return;
 	run->has_run = true;
+	run->term.was_used = run->keeper.has_begun;
 	stay_out(run);
 	if (term_is_ours(&run->term) && now >= run->term.deadline)
 		say("the lease has run out, and the command was ended before");
@@ -163,16 +171,17 @@ take_news(Run *run, TermNews news)
 	}
 }
 
-static const int stop_signals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
-
-#define N_STOP_SIGNALS (sizeof(stop_signals) / sizeof(stop_signals[0]))
-
 static void
 look_at_signals(Run *run)
 {
 	wake_clear();
 	for (size_t i = 0; i < N_STOP_SIGNALS; i++)
-		run->told_to_stop += wake_has_come(stop_signals[i]);
+	{
+		/* a terminal that closes, and a supervisor, may send one each */
+		run->n_signals[i] += wake_has_come(stop_signals[i]);
+		if (run->n_signals[i] > run->told_to_stop)
+			run->told_to_stop = run->n_signals[i];
+	}
 	if (run->told_to_stop == 0 || run->stopped_at != NEVER)
 		return;
 	run->stopped_at = clock_now();
@@ -192,8 +201,10 @@ what_to_wish(const Run *run, Time now)
 {
 	if (is_running(run))
 		return WISH_KEEP;
+	if (health_is_running(&run->health))
+		return WISH_NOTHING;	/* it is being ended */
 	if (term_is_ours(&run->term))
-		return health_is_running(&run->health) ? WISH_NOTHING : WISH_END;
+		return WISH_END;
 	if (is_done(run) || now < run->not_before)
 		return WISH_NOTHING;
 	return WISH_LEAD;
@@ -220,9 +231,10 @@ is_over(const Run *run, Time now, int *status)
 	}
 	if (is_running(run) || term_is_ours(&run->term))
 		return false;
-	if (run->term.asked == ASK_CAMPAIGN)
-		return run->stopped_at != NEVER && now >= run->stopped_at + STOP_PATIENCE;
-	if (now >= gives_up_at(run))
+	if (run->term.asked == ASK_CAMPAIGN &&
+		(run->stopped_at == NEVER || now < run->stopped_at + STOP_PATIENCE))
+		return false;
+	if (run->stopped_at == NEVER && now >= gives_up_at(run))
 	{
 		say("not elected within %s", duration_text(run->options->wait));
 		*status = EXIT_NOT_LED;

@@ -12,6 +12,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#define _GNU_SOURCE				/* execvpe() */
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -67,17 +68,20 @@ typedef struct Watch
 static void
 run_in_child(const Watch *watch, pid_t parent)
 {
+	char	  **environment;
+
 	setpgid(0, 0);
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	wake_reset();
 	if (getppid() != parent)
 		_exit(126);
-	connect_environment(watch->session.conn);
-	setenv("LEADER_LOCK", watch->target->lock_id, 1);
-	setenv("LEADER_ID", watch->leader, 1);
-	setenv("LEADER_TOKEN", watch->token, 1);
-	setenv("LEADER_INFO", watch->info, 1);
-	execvp(watch->options->argv[0], watch->options->argv);
+	environment = environment_copy();
+	connect_environment(watch->session.conn, &environment);
+	environment_set(&environment, "LEADER_LOCK", watch->target->lock_id);
+	environment_set(&environment, "LEADER_ID", watch->leader);
+	environment_set(&environment, "LEADER_TOKEN", watch->token);
+	environment_set(&environment, "LEADER_INFO", watch->info);
+	execvpe(watch->options->argv[0], watch->options->argv, environment);
 	complain("could not run \"%s\": %s", watch->options->argv[0], strerror(errno));
 	_exit(errno == ENOENT ? 127 : 126);
 }

@@ -268,6 +268,71 @@ subtest 'how a command is treated' => sub {
 		'once; it dies of a broken pipe as others do, and has not its connection');
 };
 
+subtest 'as the first process of a container' => sub {
+	my @container = ('unshare', '--user', '--map-root-user', '--pid', '--fork', '--mount-proc');
+	plan skip_all => 'this machine gives us no namespaces' if system("@container true 2> /dev/null") != 0;
+	my ($program, $out) = (Leaderctl::path('leaderctl'), '');
+	IPC::Run::run([ @container, $program, 'run', '-d', $connstr, '-U', scalar getpwuid($<), '-l', 13, '-q', '--once', '--', 'sh', '-c', 'echo $PPID; exit 5' ],
+		'<', \undef, '>', \$out);
+	is($? >> 8, 5, 'its command has run');
+	is($out, "2\n", 'under the second, the keeper');
+};
+
+subtest 'what has not begun' => sub {
+	my @job = ('run', '-d', $connstr, '-l', 14, '--once', '--wait', '0s', '--at-most-every', '1h', '--');
+	my ($status) = Leaderctl::run(@job, '/no/such/command');
+	is($status, 127, 'a command that is not there');
+	($status) = Leaderctl::run(@job, 'sh', '-c', 'exit 4');
+	is($status, 4, 'keeps nobody else from the job');
+	($status) = Leaderctl::run(@job, 'true');
+	is($status, 3, 'as one does that has run, and failed');
+};
+
+subtest 'its own environment' => sub {
+	$node->safe_psql('postgres', q{
+		CREATE ROLE worker; CREATE ROLE member LOGIN IN ROLE worker;
+		GRANT USAGE ON SCHEMA election TO worker;
+		GRANT EXECUTE ON FUNCTION election.le_campaign, election.le_keep_alive, election.le_release, election.le_transfer TO worker;
+		REVOKE worker FROM member; ALTER ROLE member NOINHERIT; GRANT worker TO member});
+	my $leader = do
+	{
+		local $ENV{PGOPTIONS} = '-c role=worker';
+		lead('options', 15, [ '-U', 'member', '-d', "$connstr application_name=options" ]);
+	};
+	$leader->says(qr/leads lock 15/);
+	my $beats = sub { sql('SELECT coalesce(max(renewals), 0) FROM leader_lease WHERE id = 15') };
+	my $was = $beats->();
+	sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'options'});
+	ok(Leaderctl::met(sub { $beats->() > $was + 2 }), 'connects anew as it has connected before');
+	is($leader->stop, 0, 'stops');
+};
+
+subtest 'who follows is idle' => sub {
+	my $first = lead('first', 16, [ '--health', 'true', '--health-every', '300ms' ]);
+	$first->says(qr/leads/);
+	my $second = lead('second', 16, []);
+	ok(Leaderctl::met(sub { sql('SELECT count(*) FROM leader_waiting WHERE lock_id = 16') == 1 }), 'another one waits');
+	sql('SELECT le_request_resign(16)');
+	$second->says(qr/leads/);
+	ok(Leaderctl::met(sub { sql('SELECT count(*) FROM leader_waiting WHERE lock_id = 16') == 1 }), 'the first one waits');
+	my $ticks = sub { (split ' ', slurp_file("/proc/$first->{pid}/stat"))[13] + (split ' ', slurp_file("/proc/$first->{pid}/stat"))[14] };
+	my $was = $ticks->();
+	my $beats = sub { sql('SELECT coalesce(max(renewals), 0) FROM leader_lease WHERE id = 16') };
+	my $beaten = $beats->();
+	ok(Leaderctl::met(sub { $beats->() > $beaten + 5 }), 'for two seconds');
+	cmp_ok($ticks->() - $was, '<', 50, 'and does not spend them');
+	is($_->stop, 0, 'stops') foreach ($first, $second);
+};
+
+subtest 'two that tell it to stop' => sub {
+	my $leader = lead('both', 17, [], 'perl', '-e', '$SIG{TERM} = sub { select undef, undef, undef, 0.3; exit }; sleep 1 while 1');
+	$leader->says(qr/leads/);
+	$leader->signal('TERM');
+	$leader->signal('HUP');
+	is($leader->status, 0, 'are told by one each');
+	like($leader->said, qr/has released lock 17/, 'and it hands over');
+};
+
 subtest 'nobody reads its messages' => sub {
 	my ($program, $file) = (Leaderctl::path('leaderctl'), Leaderctl::path('unread'));
 	system("'$program' run -d '$connstr' -l 12 --once -- touch '$file' 2>&1 | exec true");
