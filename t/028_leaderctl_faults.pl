@@ -24,9 +24,6 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-plan skip_all => 'on 15 only: where Debian has 17 and a newer pooler a run has hung, and the cause is not known yet'
-  if (`pg_config --version` =~ / (\d+)/)[0] > 15;
-
 my $seed = $ENV{LE_SEED} // int(rand(2**31));
 my $seconds = $ENV{LE_SECONDS} // 60;
 my $enough = 200;
@@ -410,8 +407,10 @@ sub look_at
 # ---- Faults of servers, the network, the pooler ----
 
 # Each a list of steps, [seconds after the one before, what to do]; a step may
-# return 0: again a little later.
-my %agenda = (pair => [ [ 4, sub { 1 } ] ], cut => [ [ 4, sub { 1 } ] ], pool => [ [ 3, sub { 1 } ] ]);
+# return 0: again a little later.  Only of what is there, or it would never end.
+my %agenda = (pair => [ [ 4, sub { 1 } ] ]);
+$agenda{cut} = [ [ 4, sub { 1 } ] ] if $has_network;
+$agenda{pool} = [ [ 3, sub { 1 } ] ] if $pooler;
 my $basebackup;
 my @server_deck;
 
@@ -516,8 +515,8 @@ for (;;)
 	my $struck = sum(0, values %faults);
 	$is_over ||= $now > $began + $seconds && $struck >= $enough;
 	turn_agenda('pair', \&next_pair, 5, !$is_over);
-	turn_agenda('cut', \&next_cut, 4, !$is_over) if $has_network;
-	turn_agenda('pool', \&next_pool, 4, !$is_over) if -x $pgbouncer;
+	turn_agenda('cut', \&next_cut, 4, !$is_over) if $agenda{cut};
+	turn_agenda('pool', \&next_pool, 4, !$is_over) if $agenda{pool};
 	look_at($_, !$is_over) foreach @locks;
 	last if @failures;
 	last if $is_over && !grep({ @{$_} } values %agenda) && !grep { @{ $_->{undo} } || !$_->{strikes} } @locks;
