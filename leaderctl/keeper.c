@@ -10,7 +10,7 @@
  * has none left, and exits, only when all are gone.
  *
  * If it dies itself, the command gets SIGKILL from the kernel, and what that has
- * started becomes our child: keeper_watch() ends it.
+ * started becomes our child: keeper_is_gone() ends it.
  *
  * Floor: parts.
  *
@@ -103,17 +103,18 @@ signal_children(int signal, pid_t not_in)
 {
 	int			count = 0;
 	pid_t		me = getpid();
-	char	   *path = format_string("/proc/self/task/%d/children", (int) me);
-	FILE	   *list = fopen(path, "re");
+	char		path[64];
+	FILE	   *list;
 	DIR		   *proc;
 	struct dirent *entry;
 	int			pid;
 
+	snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int) me);
+	list = fopen(path, "re");
 	while (list != NULL && fscanf(list, "%d", &pid) == 1)
 		count += signal_child(pid, signal, not_in);
 	if (list != NULL)
 		fclose(list);
-	free(path);
 	if (count > 0)
 		return count;
 

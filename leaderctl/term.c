@@ -326,6 +326,8 @@ take_answer(Term *term)
 	bool		yes = first != NULL && first[0] == 't';
 
 	term->asked = ASK_NOTHING;
+	if (asked == ASK_RANK)
+		term->asks_rank = false;	/* answered or not, the next heartbeat is due */
 	if (session->sqlstate[0] != '\0')
 	{
 		/* 57014: we have cancelled it ourselves, to stop */
@@ -350,7 +352,6 @@ take_answer(Term *term)
 			return take_beat(term, yes);
 
 		case ASK_RANK:
-			term->asks_rank = false;
 			return yes ? NEWS_OUTRANKED : NEWS_NONE;
 
 		case ASK_TRANSFER:

@@ -405,4 +405,20 @@ subtest 'wrong arguments' => sub {
 	is($status, 0, 'does what it can when all of that is done');
 };
 
+subtest 'the grant that --yield needs is taken away while it leads' => sub {
+	my $polite = lead('granted', 18, [ '-U', 'app', '--yield' ]);
+	$polite->says(qr/leads lock/);
+	sql('REVOKE SELECT ON leader_waiting FROM app');
+	my $larger = lead('ungranted', 18, [ '--priority', 5 ]);
+	$polite->says(qr/permission denied for view leader_waiting/);
+	my $beats = sql('SELECT renewals FROM leader_lease WHERE id = 18');
+	my $is_over = sub { $polite->said =~ /the command was ended/ };
+	ok( Leaderctl::met(sub { $is_over->() || sql('SELECT renewals FROM leader_lease WHERE id = 18') > $beats + 2 }),
+		'time goes by');
+	ok(!$is_over->(), 'and it has sent its heartbeats');
+	is($polite->stop, 0, 'stops');
+	$larger->says(qr/leads lock/);
+	is($larger->stop, 0, 'and so does the other');
+};
+
 done_testing();
