@@ -69,6 +69,7 @@ uninstall: leaderctl-uninstall
 clean: leaderctl-clean
 
 .PHONY: leaderctl-all leaderctl-install leaderctl-uninstall leaderctl-clean
+leaderctl-install: leaderctl-all
 leaderctl-all leaderctl-install leaderctl-uninstall leaderctl-clean: leaderctl-%:
 	$(MAKE) -C leaderctl PG_CONFIG='$(PG_CONFIG)' $*
 endif

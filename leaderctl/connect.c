@@ -111,6 +111,21 @@ count_hosts(const Hosts *hosts)
 }
 
 /*
+ * Has libpq refused what it was told, and asked nobody?  That will not be better
+ * by the next attempt.
+ */
+static bool
+is_misled(PGconn *conn)
+{
+	const char *error = PQerrorMessage(conn);
+
+	return PQstatus(conn) == CONNECTION_BAD &&
+		strncmp(error, "connection to server ", 21) != 0 &&
+		strncmp(error, "could not translate host name ", 30) != 0 &&
+		strncmp(error, "could not create socket", 23) != 0;
+}
+
+/*
  * Connect, and wait for it, starting from each host in turn.  NULL, and an error
  * in memory of its own: it cannot be had.
  */
@@ -129,6 +144,8 @@ connect_now(const Target *target, const char *name, char **error)
 		conn = connect_start(target, name, &hosts);
 		if (conn == NULL)
 			die(EXIT_USAGE, "out of memory");
+		if (is_misled(conn))
+			die(EXIT_USAGE, "%s", PQerrorMessage(conn));
 		while (PQstatus(conn) != CONNECTION_BAD && status != PGRES_POLLING_OK &&
 			   status != PGRES_POLLING_FAILED && clock_now() < until)
 		{
@@ -235,10 +252,11 @@ connect_environment(PGconn *conn, char ***environment)
 
 	for (PQconninfoOption *option = options; option && option->keyword; option++)
 	{
-		if (option->envvar != NULL && option->val != NULL && option->val[0] != '\0' &&
-			strcmp(option->keyword, "client_encoding") != 0 &&
-			(option->compiled == NULL || strcmp(option->val, option->compiled) != 0))
-			environment_set(environment, option->envvar, option->val);
+		bool		is_default = option->val == NULL || option->val[0] == '\0' ||
+		(option->compiled != NULL && strcmp(option->val, option->compiled) == 0);
+
+		if (option->envvar != NULL && strcmp(option->keyword, "client_encoding") != 0)
+			environment_set(environment, option->envvar, is_default ? NULL : option->val);
 	}
 	PQconninfoFree(options);
 	environment_set(environment, "PGSERVICE", NULL);	/* it would win over the
@@ -252,7 +270,7 @@ connect_environment(PGconn *conn, char ***environment)
  * ---------------------------------------------------------------------
  */
 
-/* Ask what a server that is well answers at once. */
+/* Ask what a server that is well answers at once; NULL: it has gone. */
 static PGresult *
 ask_soon(PGconn *conn, const char *sql, int n_values, const char *const *values)
 {
@@ -261,7 +279,7 @@ ask_soon(PGconn *conn, const char *sql, int n_values, const char *const *values)
 	PGresult   *next;
 
 	if (!PQsendQueryParams(conn, sql, n_values, NULL, values, NULL, NULL, 0))
-		die(EXIT_FAILED, "%s", PQerrorMessage(conn));
+		return NULL;
 	for (;;)
 	{
 		struct pollfd socket = {.fd = PQsocket(conn),.events = POLLIN};
@@ -276,25 +294,33 @@ ask_soon(PGconn *conn, const char *sql, int n_values, const char *const *values)
 			continue;
 		}
 		if (clock_now() >= until)
-			die(EXIT_USAGE, "the server does not answer");
+			break;
 		if (poll(&socket, 1, clock_timeout(until)) > 0 && !PQconsumeInput(conn))
-			die(EXIT_FAILED, "%s", PQerrorMessage(conn));
+			break;
 	}
-	if (PQresultStatus(result) != PGRES_TUPLES_OK)
+	if (PQresultStatus(result) == PGRES_TUPLES_OK)
+		return result;
+	if (result != NULL && PQstatus(conn) == CONNECTION_OK)
 		die(EXIT_FAILED, "%s", without_severity(PQresultErrorMessage(result)));
-	return result;
+	PQclear(result);
+	return NULL;
 }
 
-static void
+static bool
 check_schema(PGconn *conn, Target *target, bool standby_will_do)
 {
 	PGresult   *result;
 
 	result = ask_soon(conn, "SELECT pg_catalog.quote_ident(n.nspname), pg_catalog.pg_is_in_recovery(),"
 					  " pg_catalog.has_schema_privilege(n.oid, 'USAGE'), pg_catalog.quote_ident(current_user),"
-					  " n.nspname"
-					  " FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace"
-					  " WHERE e.extname = 'leader_election'", 0, NULL);
+					  " n.nspname, (SELECT pg_catalog.min(setting::bigint) FROM pg_catalog.pg_settings"
+					  "   WHERE name OPERATOR(pg_catalog.=) ANY ('{statement_timeout,transaction_timeout}')"
+					  "     AND setting OPERATOR(pg_catalog.<>) '0')"
+					  " FROM pg_catalog.pg_extension e"
+					  " JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace"
+					  " WHERE e.extname OPERATOR(pg_catalog.=) 'leader_election'", 0, NULL);
+	if (result == NULL)
+		return false;
 	if (PQntuples(result) == 0)
 	{
 		complain("database \"%s\" has no extension leader_election", PQdb(conn));
@@ -303,6 +329,9 @@ check_schema(PGconn *conn, Target *target, bool standby_will_do)
 	}
 	target->schema = strdup(PQgetvalue(result, 0, 0));
 	target->role = strdup(PQgetvalue(result, 0, 3));
+
+	/* 0: none; half of it, as the server begins to count before it waits */
+	target->wait_max = strtoll(PQgetvalue(result, 0, 5), NULL, 10) * MS / 2;
 	if (target->wanted_schema != NULL && strcmp(target->wanted_schema, PQgetvalue(result, 0, 4)) != 0)
 		die(EXIT_USAGE, "the extension of database \"%s\" is in schema %s, not in \"%s\"",
 			PQdb(conn), target->schema, target->wanted_schema);
@@ -319,6 +348,7 @@ check_schema(PGconn *conn, Target *target, bool standby_will_do)
 		exit(EXIT_USAGE);
 	}
 	PQclear(result);
+	return true;
 }
 
 static bool
@@ -327,11 +357,24 @@ is_view(const char *name)
 	return strncmp(name, "leader_", 7) == 0;
 }
 
-/* All grants that are missing are named at once. */
-static void
-check_grants(PGconn *conn, const Target *target, const char *const *needed)
+/* Does pg_monitor have it? */
+static bool
+is_for_monitoring(const char *name)
+{
+	return is_view(name) || strcmp(name, "le_info") == 0 || strcmp(name, "le_leases") == 0 ||
+		strcmp(name, "le_waiters") == 0 || strcmp(name, "le_terms") == 0;
+}
+
+/*
+ * All grants that are missing are named at once.  Who only looks is better off
+ * with one that also shows what others wait for.
+ */
+static bool
+check_grants(PGconn *conn, const Target *target, const char *const *needed,
+			 bool is_to_look)
 {
 	int			n_missing = 0;
+	bool		is_named = false;	/* pg_monitor */
 
 	for (const char *const *name = needed; *name != NULL; name++)
 	{
@@ -339,31 +382,49 @@ check_grants(PGconn *conn, const Target *target, const char *const *needed)
 
 		if (is_view(*name))
 			result = ask_soon(conn, "SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(c.oid, 'SELECT'))"
-							  " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_depend d ON d.objid = c.oid"
-							  " JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid"
-							  " WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype = 'e'"
-							  " AND e.extname = 'leader_election' AND c.relname = $1", 1, name);
+							  " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_depend d ON d.objid OPERATOR(pg_catalog.=) c.oid"
+							  " JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) d.refobjid"
+							  " WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass"
+							  " AND d.deptype OPERATOR(pg_catalog.=) 'e'"
+							  " AND e.extname OPERATOR(pg_catalog.=) 'leader_election' AND c.relname OPERATOR(pg_catalog.=) $1", 1, name);
 		else
 			result = ask_soon(conn, "SELECT pg_catalog.bool_and(pg_catalog.has_function_privilege(p.oid, 'EXECUTE'))"
-							  " FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_depend d ON d.objid = p.oid"
-							  " JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid"
-							  " WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.deptype = 'e'"
-							  " AND e.extname = 'leader_election' AND p.proname = $1", 1, name);
+							  " FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_depend d ON d.objid OPERATOR(pg_catalog.=) p.oid"
+							  " JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) d.refobjid"
+							  " WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass"
+							  " AND d.deptype OPERATOR(pg_catalog.=) 'e'"
+							  " AND e.extname OPERATOR(pg_catalog.=) 'leader_election' AND p.proname OPERATOR(pg_catalog.=) $1", 1, name);
+		if (result == NULL)
+			return false;
 		if (PQgetvalue(result, 0, 0)[0] != 't')
 		{
 			if (n_missing++ == 0)
 				complain("role %s may not do this", target->role);
-			hint("GRANT %s%s.%s TO %s;", is_view(*name) ? "SELECT ON " : "EXECUTE ON FUNCTION ",
-				 target->schema, *name, target->role);
+			if (!is_to_look || !is_for_monitoring(*name))
+				hint("GRANT %s%s.%s TO %s;", is_view(*name) ? "SELECT ON " : "EXECUTE ON FUNCTION ",
+					 target->schema, *name, target->role);
+			else if (!is_named)
+			{
+				hint("GRANT pg_monitor TO %s;", target->role);
+				is_named = true;
+			}
 		}
 		PQclear(result);
 	}
 	if (n_missing > 0)
 		exit(EXIT_USAGE);
+	return true;
+}
+
+/* How long we can wait if we would for so long */
+Time
+target_wait(const Target *target, Time longest)
+{
+	return target->wait_max > 0 && target->wait_max < longest ? target->wait_max : longest;
 }
 
 /* Locks are numbers; what is not is a name, and main.c has looked at it. */
-static void
+static bool
 find_lock_id(PGconn *conn, Target *target)
 {
 	size_t		n_digits = strspn(target->lock, "-0123456789");
@@ -375,25 +436,43 @@ find_lock_id(PGconn *conn, Target *target)
 		char	   *sql = format_string("SELECT %s.le_lock_id($1)", target->schema);
 		PGresult   *result = ask_soon(conn, sql, 1, &target->lock);
 
+		free(sql);
+		if (result == NULL)
+			return false;
 		snprintf(target->lock_id, sizeof(target->lock_id), "%s", PQgetvalue(result, 0, 0));
 		PQclear(result);
-		free(sql);
 	}
+	return true;
 }
 
 /*
  * Exits, with what to do, if this server, or our role on it, will not do.
  * needed: names of functions and views that must be usable.  Finds the
- * extension's schema and the lock's id.
+ * extension's schema and the lock's id.  False: it does not answer any more.
  */
-void
+bool
 check_server(PGconn *conn, Target *target, const char *const *needed,
 			 bool standby_will_do)
 {
-	check_schema(conn, target, standby_will_do);
-	check_grants(conn, target, needed);
-	if (target->lock != NULL)
-		find_lock_id(conn, target);
+	return check_schema(conn, target, standby_will_do) &&
+		check_grants(conn, target, needed, standby_will_do) &&
+		(target->lock == NULL || find_lock_id(conn, target));
+}
+
+/* Is there a server that will do?  If not, *error says why, in memory of its own. */
+bool
+find_server(Target *target, const char *name, const char *const *needed, char **error)
+{
+	PGconn	   *conn = connect_now(target, name, error);
+	bool		is_there;
+
+	if (conn == NULL)
+		return false;
+	is_there = check_server(conn, target, needed, false);
+	if (!is_there)
+		*error = format_string("the server does not answer any more");
+	PQfinish(conn);
+	return is_there;
 }
 
 /* A connection for a command that asks and goes, or the end of the program */
@@ -406,6 +485,7 @@ connect_checked(Target *target, const char *name, const char *const *needed,
 
 	if (conn == NULL)
 		die(EXIT_USAGE, "%s", error);
-	check_server(conn, target, needed, standby_will_do);
+	if (!check_server(conn, target, needed, standby_will_do))
+		die(EXIT_USAGE, "the server does not answer any more");
 	return conn;
 }

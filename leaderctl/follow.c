@@ -88,8 +88,8 @@ look(Follow *follow, Time now)
 static void
 observe(Follow *follow, Time now)
 {
-	Time		at_most = follow->next_look - now < OBSERVE_MAX ?
-	follow->next_look - now : OBSERVE_MAX;
+	Time		longest = target_wait(follow->target, OBSERVE_MAX);
+	Time		at_most = follow->next_look - now < longest ? follow->next_look - now : longest;
 	char	   *sql = format_string("SELECT token FROM %s.le_observe($1, $2, $3)",
 									follow->target->schema);
 	char	   *wait = format_string("%" PRId64, at_most / MS);
@@ -332,17 +332,17 @@ append(Follow *follow)
 	follow->gist = gist;
 }
 
-/* The other screen, without a cursor, and back */
+/* The other screen, without a cursor and with long lines cut, and back */
 static void
 begin_screen(void)
 {
-	fputs("\033[?1049h\033[?25l", stdout);
+	fputs("\033[?1049h\033[?25l\033[?7l", stdout);
 }
 
 static void
 end_screen(void)
 {
-	fputs("\033[?25h\033[?1049l", stdout);
+	fputs("\033[?7h\033[?25h\033[?1049l", stdout);
 	fflush(stdout);
 }
 
@@ -357,12 +357,18 @@ suspend(void)
 	begin_screen();
 }
 
+static const int stop_signals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
+
+#define N_STOP_SIGNALS (sizeof(stop_signals) / sizeof(stop_signals[0]))
+
 static bool
 is_over(void)
 {
-	bool		is_told = wake_has_come(SIGINT);
+	bool		is_told = false;
 
-	return wake_has_come(SIGTERM) || is_told;
+	for (size_t i = 0; i < N_STOP_SIGNALS; i++)
+		is_told = wake_has_come(stop_signals[i]) || is_told;
+	return is_told;
 }
 
 int
@@ -371,8 +377,8 @@ follow_status(const Target *target, const Options *options, const char *sql)
 	Follow		follow = {.target = target,.options = options,.sql = sql};
 	Time		next_draw = 0;
 
-	wake_at(SIGINT);
-	wake_at(SIGTERM);
+	for (size_t i = 0; i < N_STOP_SIGNALS; i++)
+		wake_at(stop_signals[i]);
 	if (draws(&follow))
 	{
 		wake_at(SIGWINCH);
@@ -402,8 +408,7 @@ follow_status(const Target *target, const Options *options, const char *sql)
 		else if (follow.is_new && !draws(&follow))
 			append(&follow);
 		follow.is_new = false;
-		if (fflush(stdout) != 0 || ferror(stdout))
-			die(EXIT_FAILED, "could not write to the standard output: %m");
+		flush_output();
 
 		until = session_wakes_at(&follow.session);
 		if (follow.session.state == SESSION_IDLE && follow.next_look < until)

@@ -50,7 +50,7 @@ start_check(Health *health, Time deadline)
 
 	health->started = clock_now();
 	health->next_at = health->started + health->options->health_every;
-	if (keeper_start(&health->check, argv, health->environment,
+	if (keeper_start(&health->check, argv, health->environment, false,
 					 end_of_check(health, deadline), 0))
 		return;
 	complain("could not start a process: %s", strerror(errno));

@@ -43,7 +43,7 @@
 
 struct KeeperShared
 {
-	_Atomic		int64_t deadline;
+	_Atomic(int64_t) deadline;
 	_Atomic int command;		/* its pid, and its process group's; 0: none */
 	_Atomic int status;			/* of the command, as by waitpid() */
 	_Atomic bool is_over;		/* and nothing that it has started is left */
@@ -149,7 +149,8 @@ signal_all(pid_t command, int signal)
  */
 
 static void
-start_command(KeeperShared *shared, char *const *argv, char *const *environment)
+start_command(KeeperShared *shared, char *const *argv, char *const *environment,
+			  bool has_input)
 {
 	pid_t		keeper = getpid();
 	pid_t		pid = fork();
@@ -175,6 +176,11 @@ start_command(KeeperShared *shared, char *const *argv, char *const *environment)
 		_exit(126);
 	}
 	wake_reset();
+	if (!has_input)
+	{
+		close(STDIN_FILENO);
+		open("/dev/null", O_RDONLY);	/* the lowest number that is free */
+	}
 	execvpe(argv[0], argv, environment);
 	shared->not_begun = true;
 	fprintf(stderr, "%s: error: could not run \"%s\": %m\n", PROGNAME, argv[0]);
@@ -242,7 +248,8 @@ close_inherited(int but)
 }
 
 static void
-keep(KeeperShared *shared, char *const *argv, char *const *environment, int fd)
+keep(KeeperShared *shared, char *const *argv, char *const *environment,
+	 bool has_input, int fd)
 {
 	Time		kill_at = NEVER;	/* never yet: it is not being ended */
 	sigset_t	all;
@@ -264,7 +271,7 @@ keep(KeeperShared *shared, char *const *argv, char *const *environment, int fd)
 	prctl(PR_SET_NAME, "leaderctl-keep");
 
 	if (fds[1].fd >= 0 && fds[2].fd >= 0)
-		start_command(shared, argv, environment);
+		start_command(shared, argv, environment, has_input);
 	else
 	{
 		shared->status = 126 << 8;
@@ -337,12 +344,13 @@ keeper_init(void)
 }
 
 /*
- * Run a command until the deadline at the latest; kill_after is how long before
- * its end it is asked to end.  False, with errno: nothing was started.
+ * Run a command, with our standard input or none, until the deadline at the
+ * latest; kill_after is how long before its end it is asked to end.  False, with
+ * errno: nothing was started.
  */
 bool
 keeper_start(Keeper *keeper, char *const *argv, char *const *environment,
-			 Time deadline, Time kill_after)
+			 bool has_input, Time deadline, Time kill_after)
 {
 	int			ends[2];
 	size_t		place = 0;
@@ -364,7 +372,7 @@ keeper_start(Keeper *keeper, char *const *argv, char *const *environment,
 		if (keeper->pid == 0)
 		{
 			memset(keepers, 0, sizeof(keepers));
-			keep(keeper->shared, argv, environment, ends[0]);
+			keep(keeper->shared, argv, environment, has_input, ends[0]);
 		}
 		close(ends[0]);
 		keeper->fd = ends[1];

@@ -80,6 +80,8 @@ extern void detail(const char *format,...) __attribute__((format(printf, 1, 2)))
 extern void hint(const char *format,...) __attribute__((format(printf, 1, 2)));
 extern void die(int status, const char *format,...) __attribute__((format(printf, 2, 3), noreturn));
 extern const char *without_severity(const char *message);
+extern void complain_anew(char *error, char **said);
+extern void flush_output(void);
 extern char *json_text(const char *text);
 extern char *format_string(const char *format,...) __attribute__((format(printf, 1, 2)));
 
@@ -163,8 +165,8 @@ typedef struct Keeper
 
 extern void keeper_init(void);
 extern bool keeper_start(Keeper *keeper, char *const *argv,
-						 char *const *environment, Time deadline,
-						 Time kill_after);
+						 char *const *environment, bool has_input,
+						 Time deadline, Time kill_after);
 extern void keeper_prolong(Keeper *keeper, Time deadline);
 extern void keeper_end(Keeper *keeper);
 extern bool keeper_is_gone(Keeper *keeper, int *status);
@@ -189,6 +191,8 @@ typedef struct Target
 	const char *schema;			/* the extension's, and our role, quoted */
 	const char *role;
 	char		lock_id[24];
+	Time		wait_max;		/* a time-out of the server's would end a longer
+								 * one; 0: none would */
 } Target;
 
 /* Where an attempt starts that does not start from the user's first host */
@@ -203,8 +207,11 @@ extern PGconn *connect_start(const Target *target, const char *name,
 							 const Hosts *hosts);
 extern void connect_rotate(PGconn *conn, Hosts *hosts);
 extern PGconn *connect_now(const Target *target, const char *name, char **error);
-extern void check_server(PGconn *conn, Target *target,
+extern Time target_wait(const Target *target, Time longest);
+extern bool check_server(PGconn *conn, Target *target,
 						 const char *const *needed, bool standby_will_do);
+extern bool find_server(Target *target, const char *name,
+						const char *const *needed, char **error);
 extern PGconn *connect_checked(Target *target, const char *name,
 							   const char *const *needed, bool standby_will_do);
 extern PGresult *ask_now(PGconn *conn, const char *sql, int n_values,

@@ -11,11 +11,13 @@
  *-------------------------------------------------------------------------
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "leaderctl.h"
 
@@ -330,12 +332,17 @@ take_option(const struct Option *option, const char *argument, Target *target,
 			options->token = text_argument(name, argument, 1, 19);
 			if (argument[strspn(argument, "0123456789")] != '\0')
 				die(EXIT_USAGE, "--%s \"%s\" is not a number", name, argument);
+			errno = 0;
+			if (strtoll(argument, NULL, 10) == 0 || errno != 0)
+				die(EXIT_USAGE, "--%s %s is outside the range 1 to %lld", name, argument, LLONG_MAX);
 			break;
 		case OPT_SUCCESSOR:
 			options->successor = text_argument(name, argument, 1, 127);
 			break;
 		case OPT_HOLD:
 			options->hold = duration_argument(name, argument, 0, DAY);
+			if (options->hold > 0 && options->hold < MS)
+				die(EXIT_USAGE, "--%s %s is shorter than a millisecond, and not 0s", name, argument);
 			break;
 	}
 }
@@ -392,7 +399,7 @@ check_lock(const char *lock)
 		strspn(lock, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789.:/@-") != strlen(lock))
 	{
 		complain("lock \"%s\" is neither a number nor a name", lock);
-		hint("A name begins with a letter and has up to 200 ASCII letters, digits, and _ . : / @ -.");
+		hint("A name begins with a letter or _ and has up to 200 ASCII letters, digits, and _ . : / @ -.");
 		exit(EXIT_USAGE);
 	}
 }
@@ -402,13 +409,29 @@ check_lock(const char *lock)
  * ---------------------------------------------------------------------
  */
 
+/*
+ * A standard file that is closed would become the number of our connection, and
+ * what is written to it the server's.  What is put there cannot be written.
+ */
+static void
+open_standard_files(void)
+{
+	int			fd;
+
+	do
+		fd = open("/dev/null", O_RDONLY);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
 int
 main(int argc, char **argv)
 {
 	const struct Command *command = NULL;
 	struct option long_options[N_OPTIONS + 1] = {0};
 	const struct Option *taken[N_OPTIONS];
-	char		letters[2 * N_OPTIONS + 2] = "+";	/* stop at the command's
+	char		letters[2 * N_OPTIONS + 3] = "+?";	/* stop at the command's
 													 * first word */
 	size_t		n_long = 0;
 	Target		target = {0};
@@ -419,6 +442,7 @@ main(int argc, char **argv)
 	};
 	int			c;
 
+	open_standard_files();
 	if (argc > 1 && argv[1][0] != '-')
 	{
 		for (size_t i = 0; i < N_COMMANDS; i++)
@@ -451,21 +475,21 @@ main(int argc, char **argv)
 					option->argument != NULL ? ":" : "");
 	}
 
-	if (argc > 1 && strcmp(argv[1], "-?") == 0)
-		argv[1] = "--help";		/* to getopt a ? is an error */
 	argv[0] = PROGNAME;			/* in its complaints */
 	while ((c = getopt_long(argc, argv, letters, long_options, NULL)) != -1)
 	{
-		if (c == '?')			/* getopt has complained */
-			try_help(command);
-		if (c == OPT_HELP)
+		if (c == '?' && strcmp(argv[optind - 1], "-?") != 0)
+			try_help(command);	/* getopt has complained */
+		if (c == '?' || c == OPT_HELP)
 		{
 			usage(command);
+			flush_output();
 			return 0;
 		}
 		if (c == 'V')
 		{
 			printf("%s (leader_election) %s\n", PROGNAME, VERSION);
+			flush_output();
 			return 0;
 		}
 		for (size_t i = 0; i < n_long; i++)
@@ -477,7 +501,7 @@ main(int argc, char **argv)
 
 	if (command == NULL)
 	{
-		complain("no command was given");
+		complain(optind < argc ? "the command comes first, before options" : "no command was given");
 		try_help(NULL);
 	}
 	if (target.lock == NULL && command->needs_lock)

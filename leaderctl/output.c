@@ -17,6 +17,23 @@
 
 bool		quiet = false;
 
+/*
+ * What a server says may have anybody's names in it, and a terminal obeys: no
+ * control characters but ends of lines and tabs, neither those of ASCII nor the
+ * others of Unicode.
+ */
+static void
+disarm(char *text)
+{
+	for (unsigned char *c = (unsigned char *) text; *c != '\0'; c++)
+	{
+		if ((c[0] < 0x20 && c[0] != '\n' && c[0] != '\t') || c[0] == 0x7f)
+			c[0] = '?';
+		else if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0)
+			c[0] = c[1] = '?';
+	}
+}
+
 static void
 message(const char *kind, const char *format, va_list args)
 {
@@ -28,6 +45,7 @@ message(const char *kind, const char *format, va_list args)
 	length = strlen(text);
 	while (length > 0 && text[length - 1] == '\n')
 		text[--length] = '\0';
+	disarm(text);
 	fprintf(stderr, "%s: %s%s\n", PROGNAME, kind, text);
 	fflush(stderr);
 }
@@ -63,6 +81,23 @@ complain(const char *format,...)
 	va_start(args, format);
 	message("error: ", format, args);
 	va_end(args);
+}
+
+/*
+ * Unless it is what has been said before, in *said, where it is kept.  The error
+ * is in memory of its own.
+ */
+void
+complain_anew(char *error, char **said)
+{
+	if (*said != NULL && strcmp(error, *said) == 0)
+	{
+		free(error);
+		return;
+	}
+	complain("%s", error);
+	free(*said);
+	*said = error;
 }
 
 void
@@ -115,6 +150,14 @@ format_string(const char *format,...)
 		die(EXIT_FAILED, "out of memory");
 	va_end(args);
 	return text;
+}
+
+/* All that was printed has been written, or the program ends. */
+void
+flush_output(void)
+{
+	if (fflush(stdout) != 0 || ferror(stdout))
+		die(EXIT_FAILED, "could not write to the standard output: %m");
 }
 
 /* A JSON string, or null; in memory of its own */

@@ -202,10 +202,10 @@ report_term(const Term *term, bool leads)
 	if (systemd >= 0)
 	{
 		char	   *status = leads ?
-		format_string("READY=1\nSTATUS=leads lock %s, token %s", term->target->lock_id, term->token) :
+		format_string("READY=1\nSTATUS=leads lock %s, token %s", term->target->lock, term->token) :
 		term->leader != NULL ?
-		format_string("READY=1\nSTATUS=waits for lock %s, which %s leads", term->target->lock_id, term->leader) :
-		format_string("READY=1\nSTATUS=waits for lock %s", term->target->lock_id);
+		format_string("READY=1\nSTATUS=waits for lock %s, which %s leads", term->target->lock, term->leader) :
+		format_string("READY=1\nSTATUS=waits for lock %s", term->target->lock);
 
 		if (last_status == NULL || strcmp(last_status, status) != 0)
 			tell_systemd(status);

@@ -82,8 +82,8 @@ start_command(Run *run)
 	environment_set(&run->environment, "LEADER_LOCK", run->target->lock_id);
 	environment_set(&run->environment, "LEADER_INSTANCE", run->term.instance);
 	environment_set(&run->environment, "LEADER_TOKEN", run->term.token);
-	say("leads lock %s, token %s", run->target->lock_id, run->term.token);
-	if (!keeper_start(&run->keeper, run->options->argv, run->environment,
+	say("leads lock %s, token %s", run->target->lock, run->term.token);
+	if (!keeper_start(&run->keeper, run->options->argv, run->environment, true,
 					  run->term.deadline, run->options->kill_after))
 	{
 		complain("could not start a process: %s", strerror(errno));
@@ -225,7 +225,7 @@ is_over(const Run *run, Time now, int *status)
 {
 	if (run->told_to_stop > 1 && !is_running(run) && term_is_ours(&run->term))
 	{
-		say("leaves lock %s to the end of its lease", run->target->lock_id);
+		say("leaves lock %s to the end of its lease", run->target->lock);
 		*status = EXIT_FAILED;
 		return true;
 	}
@@ -297,30 +297,25 @@ static bool
 wait_for_server(Run *run, Time gives_up_at)
 {
 	static const char *const needed[] = {"le_campaign", "le_keep_alive",
-	"le_release", "le_transfer", NULL};
-	static const char *const needed_to_yield[] = {"leader_waiting", "le_waiters",
-	NULL};
-	PGconn	   *conn;
+		"le_release", "le_transfer", NULL
+	};
+	static const char *const needed_to_yield[] = {"le_campaign", "le_keep_alive",
+	"le_release", "le_transfer", "leader_waiting", "le_waiters", NULL};
+	const char *const *all_needed = run->options->yield ? needed_to_yield : needed;
+	char	   *said = NULL;
 	char	   *error;
-	bool		has_complained = false;
 
-	while ((conn = connect_now(run->target, PROGNAME " run", &error)) == NULL)
+	while (!find_server(run->target, PROGNAME " run", all_needed, &error))
 	{
 		struct pollfd wake = {.fd = wake_fd(),.events = POLLIN};
 
-		if (!has_complained)
-			complain("%s", error);
-		has_complained = true;
-		free(error);
+		complain_anew(error, &said);
 		poll(&wake, 1, clock_now() >= gives_up_at ? 0 : SECOND / MS);
 		look_at_signals(run);
 		if (run->told_to_stop > 0 || clock_now() >= gives_up_at)
 			return false;
 	}
-	check_server(conn, run->target, needed, false);
-	if (run->options->yield)
-		check_server(conn, run->target, needed_to_yield, false);
-	PQfinish(conn);
+	free(said);
 	return true;
 }
 

@@ -303,10 +303,6 @@ session_cancel(Session *session)
 void
 session_complain(Session *session)
 {
-	if (session->error == NULL ||
-		(session->shown != NULL && strcmp(session->shown, session->error) == 0))
-		return;
-	complain("%s", session->error);
-	free(session->shown);
-	session->shown = strdup(session->error);
+	if (session->error != NULL)
+		complain_anew(format_string("%s", session->error), &session->shown);
 }

@@ -12,15 +12,6 @@
 #include <string.h>
 
 #include "leaderctl.h"
-
-/* A reader that is gone, or a full disk, is a failure. */
-static void
-flush_output(void)
-{
-	if (fflush(stdout) != 0 || ferror(stdout))
-		die(EXIT_FAILED, "could not write to the standard output: %m");
-}
-
 static bool
 may_observe(PGconn *conn, const Target *target)
 {
@@ -45,7 +36,7 @@ status_command(Target *target, const Options *options)
 	char	   *sql;
 
 	if (options->watch && target->lock != NULL)
-		check_server(conn, target, needed_to_wait, true);
+		(void) check_server(conn, target, needed_to_wait, true);
 	sql = status_sql(target, may_observe(conn, target));
 	terminal_init();
 	if (options->watch)
@@ -98,8 +89,8 @@ write_history(PGresult *result)
 {
 	static const TableColumn columns[] = {
 		{"lock", false, false}, {"began", false, false}, {"lasted", true, false},
-		{"instance", false, true}, {"ended", false, false}, {"by", false, true},
-		{"renewals", true, false}, {"least", true, false}
+		{"instance", false, true}, {"ended", false, true}, {"by", false, true},
+		{"beats", true, false}, {"least", true, false}
 	};
 	Table		table;
 

@@ -136,7 +136,7 @@ static const char sql[] =
 "        pg_catalog.json_build_object('lock', lock_id, 'name', $2::pg_catalog.text, 'state', state, 'reason', reason,"
 "          'leader', leader, 'role', leader_role, 'info', told.info, 'token', token, 'lease_ms', lease_ms,"
 "          'remaining_ms', left_ms, 'began', began, 'renewed', renewed, 'renewals', renewals,"
-"          'waiting', COALESCE(list, '[]'), 'last_leader', last_leader, 'last_ended', ended, 'last_ended_how', ended_how) AS json"
+"          'waiting', CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN COALESCE(list, '[]') END, 'last_leader', last_leader, 'last_ended', ended, 'last_ended_how', ended_how) AS json"
 " FROM info LEFT JOIN told ON true"
 " ORDER BY COALESCE(reason" EQ "'nobody_asks', false), lock_id";
 
@@ -451,7 +451,8 @@ write_lock(const Status *status, const Target *target, Time now, FILE *out)
 		write_line(out, "lock", COLOUR_NONE, target->lock_id);
 	write_line(out, "state", !led ? COLOUR_BAD : reason != NULL ? COLOUR_CARE : COLOUR_GOOD,
 			   field(status, 0, COL_STATE));
-	write_line(out, "leader", COLOUR_NONE, led ? field(status, 0, COL_LEADER) : "nobody");
+	write_line(out, "leader", COLOUR_NONE, led ? field(status, 0, COL_LEADER) :
+			   status_is_standby(status) ? "unknown" : "nobody");
 	if (reason != NULL)
 	{
 		char	   *why = format_string("%s%s%s", reason->text, reason->by_process ? " " : "",

@@ -170,6 +170,7 @@ campaign_wait(const Term *term)
 
 	if (wait > term->options->lease)
 		wait = term->options->lease;
+	wait = target_wait(term->target, wait);
 
 	/* to know who leads first, and then wait */
 	if (term->is_watched && !term->knows_leader)
@@ -360,12 +361,12 @@ take_answer(Term *term)
 				term->no_transfer = true;	/* nobody waits */
 				return NEWS_NONE;
 			}
-			say("has handed lock %s over", term->target->lock_id);
+			say("has handed lock %s over", term->target->lock);
 			break;
 
 		case ASK_RELEASE:
 			if (yes)
-				say("has released lock %s", term->target->lock_id);
+				say("has released lock %s", term->target->lock);
 			break;
 
 		case ASK_NOTHING:

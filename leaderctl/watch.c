@@ -38,6 +38,10 @@
 /* from SIGTERM for the command to SIGKILL, when we are told to stop */
 #define KILL_AFTER (5 * SECOND)
 
+static const int stop_signals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
+
+#define N_STOP_SIGNALS (sizeof(stop_signals) / sizeof(stop_signals[0]))
+
 typedef struct Watch
 {
 	const Target *target;
@@ -130,15 +134,21 @@ look_at_command(Watch *watch)
 		complain("the command has failed with status %d", WEXITSTATUS(status));
 }
 
+static bool
+is_told_to_stop(void)
+{
+	bool		is_told = false;
+
+	for (size_t i = 0; i < N_STOP_SIGNALS; i++)
+		is_told = wake_has_come(stop_signals[i]) || is_told;
+	return is_told;
+}
+
 static void
 look_at_signals(Watch *watch)
 {
-	bool		is_told;
-
 	wake_clear();
-	is_told = wake_has_come(SIGINT);
-	is_told = wake_has_come(SIGTERM) || is_told;
-	if (is_told && !watch->is_stopping)
+	if (is_told_to_stop() && !watch->is_stopping)
 	{
 		watch->is_stopping = true;
 		watch->kill_at = clock_now() + KILL_AFTER;
@@ -164,7 +174,7 @@ ask(Watch *watch)
 									watch->target->schema);
 
 	/* the first answer of a connection comes at once */
-	Time		at_most = watch->is_known ? OBSERVE_MAX : 0;
+	Time		at_most = watch->is_known ? target_wait(watch->target, OBSERVE_MAX) : 0;
 	char	   *wait = format_string("%" PRId64, at_most / MS);
 	const char *const values[] = {watch->target->lock_id,
 	watch->token[0] != '\0' ? watch->token : NULL, wait};
@@ -259,24 +269,19 @@ static bool
 wait_for_server(Target *target)
 {
 	static const char *const needed[] = {"le_observe", NULL};
-	PGconn	   *conn;
+	char	   *said = NULL;
 	char	   *error;
-	bool		has_complained = false;
 
-	while ((conn = connect_now(target, PROGNAME " watch", &error)) == NULL)
+	while (!find_server(target, PROGNAME " watch", needed, &error))
 	{
 		struct pollfd wake = {.fd = wake_fd(),.events = POLLIN};
 
-		if (!has_complained)
-			complain("%s", error);
-		has_complained = true;
-		free(error);
+		complain_anew(error, &said);
 		poll(&wake, 1, SECOND / MS);
-		if (wake_has_come(SIGTERM) || wake_has_come(SIGINT))
+		if (is_told_to_stop())
 			return false;
 	}
-	check_server(conn, target, needed, false);
-	PQfinish(conn);
+	free(said);
 	return true;
 }
 
@@ -286,8 +291,8 @@ watch_command(Target *target, const Options *options)
 	Watch		watch = {.target = target,.options = options};
 
 	terminal_init();
-	wake_at(SIGTERM);
-	wake_at(SIGINT);
+	for (size_t i = 0; i < N_STOP_SIGNALS; i++)
+		wake_at(stop_signals[i]);
 	wake_at(SIGCHLD);
 	signal(SIGPIPE, SIG_IGN);	/* who reads our messages may go */
 	if (!wait_for_server(target))

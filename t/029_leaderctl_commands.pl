@@ -134,7 +134,7 @@ sub output
 sub messages
 {
 	my ($self) = @_;
-	return slurp_file("$self->{file}.err");
+	return -e "$self->{file}.err" ? slurp_file("$self->{file}.err") : '';
 }
 
 sub await
@@ -244,6 +244,9 @@ subtest 'wrong arguments' => sub {
 		[ ['resign'], qr/no lock was given/ ],
 		[ [ 'release', '-l', 1 ], qr/needs --instance and --token/ ],
 		[ [ 'transfer', '-l', 1, '--instance', 'a', '--token', 'x' ], qr/"x" is not a number/ ],
+		[ [ 'transfer', '-l', 1, '--instance', 'a', '--token', '0' ], qr/outside the range 1 to 9223372036854775807/ ],
+		[ [ 'transfer', '-l', 1, '--instance', 'a', '--token', '9999999999999999999' ], qr/outside the range 1 to/ ],
+		[ [ 'release', '-l', 1, '--instance', 'a', '--token', 1, '--hold', '0.5ms' ], qr/--hold 0.5ms is shorter than a millisecond/ ],
 		[ [ 'watch', '-l', 1 ], qr/no command to run was given/ ],
 		[ [ 'status', '-d', $node->connstr('empty') ], qr/has no extension leader_election/ ],
 		[ [ 'warnings', '-d', 'port=1 host=/nowhere' ], qr/connection to server/ ])
@@ -255,9 +258,9 @@ subtest 'wrong arguments' => sub {
 
 subtest 'grants' => sub {
 	foreach my $case (
-		[ [ 'status' ], 'leader_lease', 'le_leases', 'leader_waiting', 'le_waiters', 'leader_history', 'le_terms', 'le_info' ],
-		[ [ 'history' ], 'leader_history', 'le_terms' ],
-		[ [ 'warnings' ], 'le_info' ],
+		[ [ 'status' ], 'pg_monitor' ],
+		[ [ 'history' ], 'pg_monitor' ],
+		[ [ 'warnings' ], 'pg_monitor' ],
 		[ [ 'resign', '-l', 1 ], 'le_request_resign' ],
 		[ [ 'revoke', '-l', 1 ], 'le_revoke' ],
 		[ [ 'transfer', '-l', 1, '--instance', 'a', '--token', 1 ], 'le_transfer' ],
@@ -268,12 +271,76 @@ subtest 'grants' => sub {
 		my ($command, @rest) = @{$arguments};
 		my ($status, $out, $err) = leaderctl($command, '-U', 'stranger', @rest);
 		is($status, 2, "$command: status 2");
-		is(join(' ', $err =~ /GRANT (?:SELECT|EXECUTE) ON (?:FUNCTION )?public\.(\w+) TO stranger;/g), "@missing",
+		is(join(' ', $err =~ /GRANT (?:(?:SELECT|EXECUTE) ON (?:FUNCTION )?public\.)?(\w+) TO stranger;/g), "@missing",
 			'says what is missing');
 	}
 	says([ 'status', '-U', 'monitor' ], 0, qr/no lock is led/, 'pg_monitor has what it takes');
 	says([ 'status', '-U', 'monitor', '--watch', '-l', 1 ], 2, qr/GRANT EXECUTE ON FUNCTION public\.le_observe/,
 		'but for --watch of one lock');
+};
+
+# ---------------------------------------------------------------------
+# Others' names and operators
+# ---------------------------------------------------------------------
+
+subtest 'a role whose search_path has others\' operators first' => sub {
+	$node->safe_psql('postgres', q{
+		CREATE SCHEMA evil;
+		CREATE FUNCTION evil.caught() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'caught'; END $$;
+		CREATE ROLE hasty SUPERUSER LOGIN;
+		ALTER ROLE hasty SET search_path = evil, pg_catalog, public});
+	foreach my $type (qw(name oid text bigint integer "char" boolean timestamptz))
+	{
+		$node->safe_psql('postgres', qq{
+			CREATE OR REPLACE FUNCTION evil.caught($type, $type) RETURNS boolean LANGUAGE sql AS 'SELECT evil.caught()';
+			CREATE OPERATOR evil.$_ (FUNCTION = evil.caught, LEFTARG = $type, RIGHTARG = $type)}) foreach qw(= <> < > <= >=);
+	}
+	my (undef, undef, $caught) = $node->psql('postgres', "SELECT 'a'::name = 'b'::name", extra_params => [ '-U', 'hasty' ]);
+	like($caught, qr/caught/, 'which is so');
+	foreach my $arguments (
+		['status'], [ 'status', '--lock', 1 ], [ 'status', '--format', 'json' ], ['history'], ['warnings'],
+		[ 'resign', '-l', 1 ], [ 'revoke', '-l', 1 ],
+		[ 'transfer', '-l', 1, '--instance', 'a', '--token', 1 ], [ 'release', '-l', 1, '--instance', 'a', '--token', 1 ],
+		[ 'run', '-l', 1, '--once', '--yield', '--', 'true' ])
+	{
+		my ($command, @rest) = @{$arguments};
+		my ($status, $out, $err) = leaderctl($command, '-U', 'hasty', @rest);
+		unlike("$out$err", qr/caught/, "@{$arguments}");
+	}
+	my $watch = start(undef, 'watch', '-U', 'hasty', '-l', 1, '--', 'sh', '-c', "echo told >> $build/hasty");
+	await('watch', sub { -e "$build/hasty" || messages($watch) =~ /caught/ });
+	unlike(messages($watch), qr/caught/, 'watch');
+	kill 'TERM', $watch->{pid};
+	is(end_of($watch), 0, 'status 0');
+	$node->safe_psql('postgres', 'DELETE FROM le_term');
+};
+
+subtest 'what a terminal would obey' => sub {
+	query(qq{SELECT le_try_acquire(2, E'a\\x1b[31m\\u009b31m\\u00e4', $long)}, 't', 'a leader with a name');
+	my ($status, $out, $err) = leaderctl('revoke', '--immediately', '-l', 2);
+	is($status, 0, 'is revoked');
+	like($err, qr/"a\?\[31m\?\?31m\xc3\xa4"/, 'the hint has no control characters');
+	$node->safe_psql('postgres', 'SELECT le_sweep(0); DELETE FROM le_term');
+};
+
+# ---------------------------------------------------------------------
+# Standard files, full or closed
+# ---------------------------------------------------------------------
+
+subtest 'standard files' => sub {
+	foreach my $arguments ("status -d '$connstr'", "history -d '$connstr' --format json", '--help', 'run --help', '--version')
+	{
+		foreach my $to ('>/dev/full', '>&-', '<&- >&-')
+		{
+			my $err = `$leaderctl $arguments 2>&1 $to`;
+			is($? >> 8, 1, "$arguments $to: status 1");
+			like($err, qr/could not write to the standard output/, 'which is said') if $to !~ />&-/;
+		}
+	}
+	is(system("$leaderctl run -d '$connstr' -l 3 --once -- sh -c 'exit 7' <&- >&- 2>&-") >> 8, 7, 'run without any of them');
+	is(system("$leaderctl status -d '$connstr' >/dev/null 2>&-"), 0, 'status without an error output');
+	unlike(slurp_file($node->logfile), qr/invalid frontend message/, 'nothing of it was sent to the server');
+	$node->safe_psql('postgres', 'DELETE FROM le_term');
 };
 
 # ---------------------------------------------------------------------
@@ -487,6 +554,20 @@ subtest 'history' => sub {
 		[ sort qw(lock instance token role lease_ms began ended ended_how ended_by renewals least_left_ms) ], 'JSON: its keys');
 	is($json->[0]{ended} gt $json->[1]{ended}, 1, 'the latest first');
 	cmp_ok(widest((leaderctl('history'))[1]), '<=', 80, '80 columns');
+
+	# the widest that there can be
+	my $view = $node->safe_psql('postgres', "SELECT pg_get_viewdef('leader_history')");
+	my $columns = $node->safe_psql('postgres', q{
+		SELECT string_agg(CASE attname WHEN 'lock_id' THEN '-9223372036854775807 AS lock_id'
+							WHEN 'began' THEN $$began - interval '9 days 20 h' AS began$$
+							WHEN 'ended' THEN $$ended - interval '9 days' AS ended$$
+							ELSE quote_ident(attname) END, ', ' ORDER BY attnum)
+		  FROM pg_attribute WHERE attrelid = 'leader_history'::regclass AND attnum > 0});
+	$node->safe_psql('postgres', "CREATE OR REPLACE VIEW leader_history AS SELECT $columns FROM (" . $view =~ s/;$//r . ') h');
+	($status, $out) = leaderctl('history');
+	like($out, qr/^-9223372036854775807 +\d\d-\d\d \d\d:\d\d /m, 'a long id, of another day');
+	cmp_ok(widest($out), '<=', 80, '80 columns');
+	$node->safe_psql('postgres', "CREATE OR REPLACE VIEW leader_history AS $view");
 };
 
 subtest 'warnings' => sub {
@@ -571,7 +652,16 @@ subtest 'status --watch' => sub {
 		kill $watch == $pipe ? 'INT' : 'TERM', $watch->{pid};
 		is(end_of($watch), 0, 'ends with status 0');
 	}
-	like(output($all), qr/\A\e\[\?1049h\e\[\?25l.*\e\[\?25h\e\[\?1049l/s, 'leaves the terminal as it was');
+	like(output($all), qr/\A\e\[\?1049h\e\[\?25l\e\[\?7l.*\e\[\?7h\e\[\?25h\e\[\?1049l/s,
+		'cuts long lines, and leaves the terminal as it was');
+	foreach my $signal (qw(HUP QUIT INT))
+	{
+		my $watch = start(80, 'status', '--watch');
+		await('another one', sub { screen($watch) =~ /^31 +/m });
+		kill $signal, $watch->{pid};
+		is(end_of($watch), 0, "ends with status 0 at SIG$signal");
+		like(output($watch), qr/\e\[\?7h\e\[\?25h\e\[\?1049l/, 'and leaves the terminal as it was');
+	}
 	like(output($all) =~ s/.*\e\[\?1049l//sr, qr/^31 +c /m, 'and what it has shown last');
 
 	$node->append_conf('postgresql.conf', 'leader_election.notify = off');
@@ -687,10 +777,39 @@ subtest 'watch' => sub {
 	await('its command is told to end', sub { notes('w') == 10 });
 	is((notes('w'))[-1], 'terminated', 'as it notes');
 
+	append_to_file("$build/h.hold", '');
+	my $hung_up = start(undef, 'watch', '-l', 41, '--', $note, "$build/h");
+	await('another one', sub { notes('h') == 1 });
+	kill 'HUP', $hung_up->{pid};
+	is(end_of($hung_up), 0, 'its terminal is closed: status 0');
+	is((notes('h'))[-1], 'terminated', 'the command was told, too');
+
 	append_to_file("$build/d.hold", '');
 	$deaf = start(undef, 'watch', '-l', 41, '--', $note, "$build/d", 'deaf');
 	await('one that does not listen', sub { notes('d') == 1 });
 	kill 'TERM', $deaf->{pid};
+};
+
+# A server that ends what takes long ends no wait: it is shorter.
+subtest 'a time-out of the role' => sub {
+	$node->safe_psql('postgres', q{CREATE ROLE brief SUPERUSER LOGIN; ALTER ROLE brief SET statement_timeout = '700ms'});
+	query("SELECT le_try_acquire(42, 'a', $long)", 't', 'a leader');
+	my @all = (
+		start(undef, 'watch', '-U', 'brief', '-l', 42, '--', $note, "$build/brief"),
+		start(undef, 'status', '-U', 'brief', '--watch', '-l', 42),
+		start(undef, 'run', '-U', 'brief', '-l', 42, '--', $note, "$build/leads"));
+	my $log = -s $node->logfile;
+	foreach my $call (qw(le_observe le_campaign))
+	{
+		await("many waits in $call()", sub {
+				(() = slurp_file($node->logfile, $log) =~ /execute .*: SELECT .*$call\(/g) > 6 });
+	}
+	is(join('', map { messages($_) } @all), qq{leaderctl: lock 42 is led by "a", token @{[ $node->safe_psql('postgres', "SELECT le_token(42, 'a')") ]}\n},
+		'no complaint');
+	query("SELECT le_release(42, 'a')", 't', 'a change');
+	await('who waits leads', sub { notes('leads') == 1 });
+	kill 'TERM', $_->{pid} foreach @all;
+	is(end_of($_), 0, 'status 0') foreach @all;
 };
 
 # ---------------------------------------------------------------------
@@ -707,8 +826,9 @@ subtest 'a standby' => sub {
 	says([ 'run', '-l', 41, '--', 'true' ], 2, qr/the server is a standby\n.*name all hosts: --host a,b/, 'run');
 	my ($status, $out) = leaderctl('status', '-l', 31);
 	is($status, 3, 'status 3: nobody is known to lead');
-	like($out, qr/^state: standby\nleader: nobody\nwhy: this server is a standby, which cannot tell who leads now\n.*^last leader: d\nwaiting: a standby cannot tell\n/ms,
+	like($out, qr/^state: standby\nleader: unknown\nwhy: this server is a standby, which cannot tell who leads now\n.*^last leader: d\nwaiting: a standby cannot tell\n/ms,
 		'what is known is said');
+	is(decode_json((leaderctl('status', '-l', 31, '--format', 'json'))[1])->{waiting}, undef, 'JSON: who waits is not known');
 	like(row(31, (leaderctl('status'))[1]), qr/^31 +\(a standby cannot tell\) +standby +- +\d\S* +\?$/, 'in the table');
 	says([ 'history', '-l', 1 ], 0, qr/^1 .*transferred/m, 'history');
 	says([ 'warnings' ], 1, qr/^fsync is off$/m, 'warnings');
