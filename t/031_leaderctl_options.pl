@@ -14,6 +14,7 @@ use JSON::PP;
 use Leaderctl;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Proxy;
 use Session;
 use Socket qw(SOCK_DGRAM SOCK_STREAM);
 use Test::More;
@@ -94,6 +95,10 @@ subtest 'health' => sub {
 	is($leader->stop, 0, 'stops');
 	is(Leaderctl::processes("test ! -e $slow"), 0, 'and leaves no check behind');
 	unlink $slow;
+
+	my $checked = Leaderctl::path('checked');
+	my $out = `printf 'a\nb\n' | @{[ Leaderctl::path('leaderctl') ]} run -q -d "$connstr" -l 3 --once --health 'read x; touch $checked' -- sh -c 'until test -e $checked; do sleep 0.05; done; cat'`;
+	is($out, "a\nb\n", 'and a check reads nothing of what is for the command');
 };
 
 subtest 'a term that is long enough' => sub {
@@ -205,6 +210,47 @@ subtest 'servers' => sub {
 			election.le_token('$LEADER_LOCK', '$LEADER_INSTANCE') = '$LEADER_TOKEN'"});
 	is($status, 0, 'a service file');
 	is($out, "postgres|<>|t\n", 'and its command connects without it');
+
+	# what is libpq's default to leaderctl must be so to its command
+	local $ENV{PGSSLMODE} = 'require';
+	($status, $out) = Leaderctl::run('run', '-l', 8, '-d', 'sslmode=prefer', '--once', '-q', '--', 'sh', '-c', 'echo "<$PGSSLMODE>"');
+	is("$status $out", "0 <>\n", 'a default that was asked for is not overruled for the command');
+};
+
+subtest 'servers that are not there yet' => sub {
+	foreach my $where ('foo=bar', 'port=abc', 'sslmode=often', 'service=none')
+	{
+		foreach my $arguments ([ 'run', '-l', 16, '--', 'true' ], [ 'watch', '-l', 16, '--', 'true' ], ['status'])
+		{
+			my ($command, @rest) = @{$arguments};
+			my ($status, undef, $err) = Leaderctl::run($command, '-d', $where, @rest);
+			is($status, 2, "$command: $where will not be there");
+			like($err, qr/error: /, 'says so');
+		}
+	}
+
+	my $dir = PostgreSQL::Test::Utils::tempdir_short();
+	my $socket = "$dir/.s.PGSQL." . $node->port;
+	my @there = ('-h', $dir, '-p', $node->port, '-l', 'a-name', '-d', 'postgres');
+	my $waits = Leaderctl->start('waits', 'run', @there, @timing, '--', 'sleep', '1000');
+	my $watch = Leaderctl->start('watches', 'watch', @there, '--', 'true');
+	$_->says(qr/No such file or directory/) foreach ($waits, $watch);
+	my $deaf = IO::Socket::UNIX->new(Local => $socket, Listen => 0);
+	close($deaf);
+	$_->says(qr/Connection refused/, 'another reason is said, too') foreach ($waits, $watch);
+	unlink $socket;
+	my $proxy = Proxy->new($socket, $node->host . '/.s.PGSQL.' . $node->port);
+	$proxy->last_answer;
+	$_->says(qr/the server does not answer/, 'one that falls silent') foreach ($waits, $watch);
+	like($waits->said . $watch->said, qr/the server does not answer any more/, 'to one of them in the midst of it');
+	$proxy->stop;
+	unlink $socket;
+	$proxy = Proxy->new($socket, $node->host . '/.s.PGSQL.' . $node->port);
+	$waits->says(qr/leads lock a-name/, 'is waited for; and a lock is called as it was');
+	$watch->says(qr/lock a-name is led by/);
+	is($watch->stop, 0, 'stops');
+	is($waits->stop, 0, 'stops');
+	$proxy->stop;
 };
 
 subtest 'told to stop' => sub {

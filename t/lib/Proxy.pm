@@ -26,6 +26,11 @@ sub new
 {
 	my ($class, $listen, $server, $delay) = @_;
 	my $listener = IO::Socket::UNIX->new(Local => $listen, Listen => SOMAXCONN) or die "$listen: $!";
+
+	# from the begin, or a signal that comes soon would end it
+	my ($late, $is_last) = (0, 0);
+	local $SIG{USR1} = sub { $late = $delay };
+	local $SIG{USR2} = sub { $is_last = 1 };
 	my $pid = fork();
 	die "fork: $!" unless defined $pid;
 	if ($pid)
@@ -33,7 +38,7 @@ sub new
 		push @pids, $pid;
 		return bless({ pid => $pid }, $class);
 	}
-	eval { serve($listener, $server, $delay) };
+	eval { serve($listener, $server, \$late, \$is_last) };
 	print STDERR $@;
 	POSIX::_exit(0);
 }
@@ -51,13 +56,11 @@ sub stop
 
 sub serve
 {
-	my ($listener, $server, $delay) = @_;
-	my ($late, $is_last, $silent) = (0, 0, 0);
+	my ($listener, $server, $late, $is_last) = @_;
+	my $silent = 0;
 	my $select = IO::Select->new($listener);
 	my (%peer, %is_server, @queue);
 
-	local $SIG{USR1} = sub { $late = $delay };
-	local $SIG{USR2} = sub { $is_last = 1 };
 	local $SIG{PIPE} = 'IGNORE';
 	for (;;)
 	{
@@ -80,7 +83,7 @@ sub serve
 			{
 				# an answer that was asked for before is the last
 				next if $silent;
-				push @queue, [ time() + ($is_server{$ready} ? $late : 0), $peer{$ready}, $data, $is_server{$ready} ];
+				push @queue, [ time() + ($is_server{$ready} ? ${$late} : 0), $peer{$ready}, $data, $is_server{$ready} ];
 			}
 			else
 			{
@@ -97,7 +100,7 @@ sub serve
 			last if $silent;
 			my (undef, $to, $data, $is_answer) = @{$due};
 			syswrite($to, $data) if $to->opened;
-			$silent = 1 if $is_last && $is_answer;
+			$silent = 1 if ${$is_last} && $is_answer;
 		}
 		@queue = $silent ? () : grep { $_->[0] > $now } @queue;
 	}
