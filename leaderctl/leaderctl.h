@@ -191,8 +191,8 @@ typedef struct Target
 	const char *schema;			/* the extension's, and our role, quoted */
 	const char *role;
 	char		lock_id[24];
-	Time		wait_max;		/* a time-out of the server's would end a longer
-								 * one; 0: none would */
+	Time		wait_max;		/* a time-out of the server's would end a
+								 * longer one; 0: none would */
 } Target;
 
 /* Where an attempt starts that does not start from the user's first host */

@@ -328,7 +328,8 @@ take_answer(Term *term)
 
 	term->asked = ASK_NOTHING;
 	if (asked == ASK_RANK)
-		term->asks_rank = false;	/* answered or not, the next heartbeat is due */
+		term->asks_rank = false;	/* answered or not, the next heartbeat is
+									 * due */
 	if (session->sqlstate[0] != '\0')
 	{
 		/* 57014: we have cancelled it ourselves, to stop */
