@@ -102,7 +102,7 @@ subtest 'wrong from the start' => sub {
 		my ($options, $expected) = @{$case};
 		my ($out, $err) = ('', '');
 		IPC::Run::run([ $Alive::program, 'run', '-d', $connstr, @{$options}, '--', 'touch', "$build/touched" ],
-			'<', \undef, '>', \$out, '2>', \$err);
+			'<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
 		is($? >> 8, 2, "status 2: @{$options}[0 .. ($#{$options} > 3 ? 3 : $#{$options})]");
 		like($err, $expected, 'says why');
 	}
@@ -111,7 +111,7 @@ subtest 'wrong from the start' => sub {
 		GRANT EXECUTE ON FUNCTION le_campaign, le_release, le_transfer TO app});
 	my ($out, $err) = ('', '');
 	IPC::Run::run([ $Alive::program, 'run', '-d', $connstr, '-U', 'app', '-l', 1, '--', 'touch', "$build/touched" ],
-		'<', \undef, '>', \$out, '2>', \$err);
+		'<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
 	is($? >> 8, 2, 'status 2: a GRANT is missing');
 	like($err, qr/GRANT EXECUTE ON FUNCTION public\.le_keep_alive TO app;/, 'and is named');
 	ok(!-e "$build/touched", 'nothing was started');

@@ -40,7 +40,7 @@ sub start
 	my $self = bless { name => $name, err => path("$name.err"), out => path("$name.out") }, $class;
 	unlink $self->{err}, $self->{out};
 	$self->{run} = IPC::Run::start([ $program, @arguments ],
-		'<', \undef, '>', $self->{out}, '2>', $self->{err});
+		'<', \undef, '>', $self->{out}, '2>', $self->{err}, IPC::Run::timeout(2 * $limit));
 	$self->{pid} = $self->{run}{KIDS}[0]{PID};
 	push @all, $self;
 	return $self;
@@ -51,7 +51,7 @@ sub run
 {
 	my (@arguments) = @_;
 	my ($out, $err) = ('', '');
-	IPC::Run::run([ $program, @arguments ], '<', \undef, '>', \$out, '2>', \$err);
+	IPC::Run::run([ $program, @arguments ], '<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout($limit));
 	return ($? & 127 ? 128 + ($? & 127) : $? >> 8, $out, $err);
 }
 
