@@ -357,28 +357,13 @@ suspend(void)
 	begin_screen();
 }
 
-static const int stop_signals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
-
-#define N_STOP_SIGNALS (sizeof(stop_signals) / sizeof(stop_signals[0]))
-
-static bool
-is_over(void)
-{
-	bool		is_told = false;
-
-	for (size_t i = 0; i < N_STOP_SIGNALS; i++)
-		is_told = wake_has_come(stop_signals[i]) || is_told;
-	return is_told;
-}
-
 int
 follow_status(const Target *target, const Options *options, const char *sql)
 {
 	Follow		follow = {.target = target,.options = options,.sql = sql};
 	Time		next_draw = 0;
 
-	for (size_t i = 0; i < N_STOP_SIGNALS; i++)
-		wake_at(stop_signals[i]);
+	wake_at_stop();
 	if (draws(&follow))
 	{
 		wake_at(SIGWINCH);
@@ -386,7 +371,7 @@ follow_status(const Target *target, const Options *options, const char *sql)
 		begin_screen();
 	}
 	session_open(&follow.session, target, PROGNAME " status", PATIENCE);
-	while (!is_over())
+	while (!wake_told_to_stop())
 	{
 		struct pollfd fds[2];
 		Time		until;

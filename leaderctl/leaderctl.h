@@ -138,10 +138,14 @@ extern void table_write(Table *table, FILE *out);
  * ---------------------------------------------------------------------
  */
 
+#define N_STOP_SIGNALS 4
+extern const int stop_signals[N_STOP_SIGNALS];
 extern void wake_at(int signal);
+extern void wake_at_stop(void);
 extern int	wake_fd(void);
 extern void wake_clear(void);
 extern bool wake_has_come(int signal);
+extern bool wake_told_to_stop(void);
 extern void wake_reset(void);
 
 /* ---------------------------------------------------------------------

@@ -26,10 +26,6 @@
 /* a command that has ended is not begun again sooner */
 #define AGAIN_AFTER SECOND
 
-static const int stop_signals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
-
-#define N_STOP_SIGNALS (sizeof(stop_signals) / sizeof(stop_signals[0]))
-
 typedef struct Run
 {
 	const Options *options;
@@ -175,7 +171,7 @@ static void
 look_at_signals(Run *run)
 {
 	wake_clear();
-	for (size_t i = 0; i < N_STOP_SIGNALS; i++)
+	for (int i = 0; i < N_STOP_SIGNALS; i++)
 	{
 		/* a terminal that closes, and a supervisor, may send one each */
 		run->n_signals[i] += wake_has_come(stop_signals[i]);
@@ -326,8 +322,7 @@ run_command(Target *target, const Options *options)
 	Time		gives_up_at = options->wait == NEVER ? NEVER : clock_now() + options->wait;
 	int			status = 0;
 
-	for (size_t i = 0; i < N_STOP_SIGNALS; i++)
-		wake_at(stop_signals[i]);
+	wake_at_stop();
 	wake_at(SIGCHLD);
 	signal(SIGPIPE, SIG_IGN);	/* who reads our messages may go */
 	keeper_init();

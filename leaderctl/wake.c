@@ -17,6 +17,8 @@
 
 #include "leaderctl.h"
 
+const int	stop_signals[N_STOP_SIGNALS] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
+
 static int	ends[2] = {-1, -1}; /* of a pipe */
 static volatile sig_atomic_t has_come[64];
 
@@ -71,6 +73,25 @@ wake_has_come(int signal)
 
 	has_come[signal] = 0;
 	return it_has;
+}
+
+/* By all that tells us to stop */
+void
+wake_at_stop(void)
+{
+	for (int i = 0; i < N_STOP_SIGNALS; i++)
+		wake_at(stop_signals[i]);
+}
+
+/* Has one of these come since we were asked last? */
+bool
+wake_told_to_stop(void)
+{
+	bool		is_told = false;
+
+	for (int i = 0; i < N_STOP_SIGNALS; i++)
+		is_told = wake_has_come(stop_signals[i]) || is_told;
+	return is_told;
 }
 
 /*

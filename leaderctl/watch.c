@@ -38,10 +38,6 @@
 /* from SIGTERM for the command to SIGKILL, when we are told to stop */
 #define KILL_AFTER (5 * SECOND)
 
-static const int stop_signals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
-
-#define N_STOP_SIGNALS (sizeof(stop_signals) / sizeof(stop_signals[0]))
-
 typedef struct Watch
 {
 	const Target *target;
@@ -134,21 +130,11 @@ look_at_command(Watch *watch)
 		complain("the command has failed with status %d", WEXITSTATUS(status));
 }
 
-static bool
-is_told_to_stop(void)
-{
-	bool		is_told = false;
-
-	for (size_t i = 0; i < N_STOP_SIGNALS; i++)
-		is_told = wake_has_come(stop_signals[i]) || is_told;
-	return is_told;
-}
-
 static void
 look_at_signals(Watch *watch)
 {
 	wake_clear();
-	if (is_told_to_stop() && !watch->is_stopping)
+	if (wake_told_to_stop() && !watch->is_stopping)
 	{
 		watch->is_stopping = true;
 		watch->kill_at = clock_now() + KILL_AFTER;
@@ -278,7 +264,7 @@ wait_for_server(Target *target)
 
 		complain_anew(error, &said);
 		poll(&wake, 1, SECOND / MS);
-		if (is_told_to_stop())
+		if (wake_told_to_stop())
 			return false;
 	}
 	free(said);
@@ -291,8 +277,7 @@ watch_command(Target *target, const Options *options)
 	Watch		watch = {.target = target,.options = options};
 
 	terminal_init();
-	for (size_t i = 0; i < N_STOP_SIGNALS; i++)
-		wake_at(stop_signals[i]);
+	wake_at_stop();
 	wake_at(SIGCHLD);
 	signal(SIGPIPE, SIG_IGN);	/* who reads our messages may go */
 	if (!wait_for_server(target))
