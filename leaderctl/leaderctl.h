@@ -80,6 +80,7 @@ extern void detail(const char *format,...) __attribute__((format(printf, 1, 2)))
 extern void hint(const char *format,...) __attribute__((format(printf, 1, 2)));
 extern void die(int status, const char *format,...) __attribute__((format(printf, 2, 3), noreturn));
 extern const char *without_severity(const char *message);
+extern void open_standard_files(void);
 extern void complain_anew(char *error, char **said);
 extern void flush_output(void);
 extern char *json_text(const char *text);

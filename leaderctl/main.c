@@ -11,13 +11,11 @@
  *-------------------------------------------------------------------------
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "leaderctl.h"
 
@@ -408,22 +406,6 @@ check_lock(const char *lock)
  * main
  * ---------------------------------------------------------------------
  */
-
-/*
- * A standard file that is closed would become the number of our connection, and
- * what is written to it the server's.  What is put there cannot be written.
- */
-static void
-open_standard_files(void)
-{
-	int			fd;
-
-	do
-		fd = open("/dev/null", O_RDONLY);
-	while (fd >= 0 && fd <= STDERR_FILENO);
-	if (fd >= 0)
-		close(fd);
-}
 
 int
 main(int argc, char **argv)

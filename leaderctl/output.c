@@ -8,14 +8,32 @@
  *-------------------------------------------------------------------------
  */
 #define _GNU_SOURCE				/* vasprintf() */
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "leaderctl.h"
 
 bool		quiet = false;
+
+/*
+ * A standard file that is closed would become the number of our connection, and
+ * what is written to it the server's.  What is put there cannot be written.
+ */
+void
+open_standard_files(void)
+{
+	int			fd;
+
+	do
+		fd = open("/dev/null", O_RDONLY);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
 
 /*
  * What a server says may have anybody's names in it, and a terminal obeys: no
