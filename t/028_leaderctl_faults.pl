@@ -388,7 +388,8 @@ sub look_at
 		my ($leader) = grep { $_->works_since($lock->{settles}) && $_->newest->{first} > $lock->{anew} } @{ $lock->{members} };
 		if (!$leader)
 		{
-			push @failures, "nobody leads lock $lock->{id}: " . join('', map { "$_->{name}:\n" . $_->said } @{ $lock->{members} })
+			push @failures, "nobody leads lock $lock->{id}: "
+			  . join('', map { "$_->{name}:\n" . $_->said . join('', $_->processes) } @{ $lock->{members} })
 			  if $now - $lock->{settles} > $Alive::limit;
 			return;
 		}

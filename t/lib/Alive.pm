@@ -211,6 +211,13 @@ sub is_there
 	return @there;
 }
 
+# It, its keeper, and what there is of its command, as ps shows them
+sub processes
+{
+	my ($self) = @_;
+	return grep { /^ *$self->{pid} | \Q$self->{dir}\E( |$)/m } `ps -e -o pid,ppid,stat,etimes,wchan:20,args`;
+}
+
 # Does somebody keep what there is of its command?
 sub is_kept
 {
