@@ -145,9 +145,19 @@ session_wakes_at(const Session *session)
 	return NEVER;
 }
 
+/*
+ * libpq takes the connection to be there when it is asked, and would wait for it
+ * without end if it is not.
+ */
 static void
 turn_connecting(Session *session)
 {
+	struct pollfd socket = {
+		.fd = session_fd(session),.events = session_events(session)
+	};
+
+	if (poll(&socket, 1, 0) <= 0)
+		return;
 	switch (PQconnectPoll(session->conn))
 	{
 		case PGRES_POLLING_READING:

@@ -10,6 +10,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use Alive;
+use IO::Socket::INET;
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -283,6 +284,34 @@ subtest 'late and missing answers' => sub {
 	kill 'CONT', $backend;
 	$proxy->stop;
 	stop_all($late, $successor, $frozen);
+};
+
+# libpq would wait for ever for a connection that is asked about too soon.
+subtest 'while it connects to a host that does not answer' => sub {
+	mkdir "$build/first";
+	my $proxy = Proxy->new("$build/first/.s.PGSQL." . $node->port, $node->host . '/.s.PGSQL.' . $node->port);
+	my $silent = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 1) or die;
+	my @crowd = map { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $silent->sockport, Blocking => 0) } 1 .. 5;
+	my $connects = sub {
+		my $to = sprintf('0100007F:%04X 02', $silent->sockport);
+		return grep { /\Q$to\E/ } split /\n/, slurp_file('/proc/net/tcp') };
+	my $crowd = 0;
+	Alive::await('it takes nobody on', sub { $crowd = $connects->() });
+
+	my $self = start('connects', ++$lock, how => 'deaf fork daemon close',
+		options => [ '-h', "$build/first,127.0.0.1", '-p', $node->port . ',' . $silent->sockport ]);
+	works($self);
+	my $keeper = $self->keeper;
+	kill 'STOP', $keeper;
+	$proxy->stop;
+	Alive::await('it connects', sub { $connects->() > $crowd });
+	my $at = Alive::now();
+	$self->signal('TERM');
+	Alive::await('its command is gone', sub { !Alive::is_there($self) });
+	my $late = $self->last_sign - $at;
+	cmp_ok($late, '<', 1.5 + Alive::pause($at, $at + $late), 'soon, though its keeper is stopped');
+	judge('connecting', {}, $self);
+	$self->is_over(0, 'it stops');
 };
 
 # Who is frozen while it waits is elected all the same.
