@@ -255,10 +255,11 @@ my %strike = (
 		$leader->signal('KILL');
 	},
 	'kill keeper' => sub {
-		my ($lock, $leader, $other, $keeper) = @_;
+		my ($lock, $leader, $other, $keeper, $seen) = @_;
 		kill 'KILL', $keeper;
-		# until leaderctl has seen it nothing else must happen to that
-		settle($lock, Alive::now());
+		# until leaderctl has seen it nothing else must happen to that; it may have
+		# gone by itself by now, and the next command have begun
+		settle($lock, $seen);
 	},
 	'stop leaderctl' => sub {
 		my ($lock, $leader) = @_;
@@ -331,6 +332,7 @@ my @deck;
 sub strike
 {
 	my ($lock, $leader, $other) = @_;
+	my $seen = Alive::now();
 	my $keeper = $leader->keeper;
 	@deck = shuffle(sort keys %strike) unless @deck;
 	# a command that exits at once has no keeper to be hit
@@ -339,7 +341,7 @@ sub strike
 	my ($kind) = splice(@deck, $i, 1);
 	note(sprintf('%.3f %s: %s', Alive::now(), $kind, $leader->{name}));
 	settle($lock);
-	$strike{$kind}->($lock, $leader, $other, $keeper);
+	$strike{$kind}->($lock, $leader, $other, $keeper, $seen);
 	count($kind) unless $counted_when_answered{$kind};
 	return;
 }
