@@ -750,6 +750,7 @@ subtest 'watch' => sub {
 	await('which is told', sub { notes('w') == 5 });
 	query("SELECT le_release(41, 'e')", 't', 'another one');
 	all_know(2);
+	await('the other command has looked for the server', sub { (notes('f'))[-1] =~ /^41,,,,/ });
 	$node->stop;
 	await('the server is gone', sub { messages($watch) =~ /error: / && messages($fails) =~ /refused|No such file/ });
 	unlink "$build/w.hold";
