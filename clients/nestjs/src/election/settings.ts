@@ -1,0 +1,104 @@
+/** What can be configured, and what is refused. */
+import { randomBytes } from "node:crypto";
+import { hostname } from "node:os";
+
+/** All are optional. Times are in milliseconds. */
+export interface LeaderElectorConfig {
+	/** For how long a leader that does nothing more stays leader. 10000; 100 to 86400000 */
+	leaseDuration?: number;
+	/** A leader renews its lease so often. 3000 */
+	renewalInterval?: number;
+	/** ... give or take this much, so that not all come at once. 2000 */
+	jitterRange?: number;
+	/** Which lock; one leader each. 1; any bigint of PostgreSQL's */
+	lockId?: number | bigint | string;
+	/**
+	 * Begin of the instance's name; a random end is always added, because two
+	 * processes with one name would both lead. Host and process id; at most 100 bytes
+	 */
+	instanceId?: string;
+	/** Where the extension is. Found by itself */
+	schema?: string;
+	/** Create the extension if it is missing and the role may. false */
+	createTableOnInit?: boolean;
+	/** Without effect: the server sweeps. Accepted because nest-leader-election had it */
+	baseCleanInterval?: number;
+	/** Of several that wait the largest goes first. 0; 0 to 9 */
+	priority?: number;
+	/** Shown to operators beside the leader's name. At most 512 bytes */
+	info?: string;
+	/** After release() do not ask for the lead for so long. leaseDuration */
+	pauseAfterRelease?: number;
+	/**
+	 * Where nest-leader-election's table is, while instances of that are still
+	 * running: lead only with its row, too. See docs/from-nest-leader-election.md
+	 */
+	legacySchema?: string;
+}
+
+export interface Settings {
+	readonly lease: number;
+	readonly renewal: number;
+	readonly jitter: number;
+	readonly lockId: string;
+	readonly instance: string;
+	readonly schema: string | undefined;
+	readonly createsExtension: boolean;
+	readonly priority: number;
+	readonly info: string | null;
+	readonly pause: number;
+	readonly legacySchema: string | undefined;
+}
+
+const DAY = 86_400_000;
+const INT8_MAX = 2n ** 63n - 1n;
+
+function integer(name: string, value: number, least: number, most: number): number {
+	if (!Number.isInteger(value) || value < least || value > most)
+		throw new RangeError(`${name} is ${value}, and must be an integer from ${least} to ${most}`);
+	return value;
+}
+
+function short(name: string, value: string, most: number): string {
+	if (typeof value !== "string" || value === "" || value.includes("\0") || Buffer.byteLength(value) > most)
+		throw new RangeError(`${name} is ${JSON.stringify(value)}, and must be a string of 1 to ${most} bytes`);
+	return value;
+}
+
+function lock(value: number | bigint | string): string {
+	const isExact = typeof value !== "number" || Number.isSafeInteger(value);
+
+	if (isExact && /^-?\d{1,19}$/.test(String(value)) && BigInt(value) <= INT8_MAX && BigInt(value) >= -INT8_MAX - 1n)
+		return String(value);
+	throw new RangeError(
+		`lockId is ${value}, and must be an integer that fits in a bigint of PostgreSQL's (as a number up to 2^53; give a larger one as a bigint or a string)`,
+	);
+}
+
+/** Checks all of it; throws a RangeError that names the value. */
+export function settingsOf(config: LeaderElectorConfig): Settings {
+	const lease = integer("leaseDuration", config.leaseDuration ?? 10000, 100, DAY);
+	const renewal = integer("renewalInterval", config.renewalInterval ?? 3000, 1, 2 ** 31 - 1);
+	const jitter = integer("jitterRange", config.jitterRange ?? 2000, 0, 2 ** 31 - 1);
+	const prefix = short("instanceId", config.instanceId ?? `${hostname().slice(0, 60)}:${process.pid}`, 100);
+
+	if (renewal + jitter >= lease)
+		throw new RangeError(
+			`renewalInterval ${renewal} plus jitterRange ${jitter} is not below leaseDuration ${lease}: the lease would run out between two renewals`,
+		);
+	if (jitter > renewal)
+		throw new RangeError(`jitterRange ${jitter} is larger than renewalInterval ${renewal}`);
+	return {
+		lease,
+		renewal,
+		jitter,
+		lockId: lock(config.lockId ?? 1),
+		instance: `${prefix}:${randomBytes(6).toString("hex")}`,
+		schema: config.schema === undefined ? undefined : short("schema", config.schema, 63),
+		createsExtension: config.createTableOnInit ?? false,
+		priority: integer("priority", config.priority ?? 0, 0, 9),
+		info: config.info === undefined ? null : short("info", config.info, 512),
+		pause: integer("pauseAfterRelease", config.pauseAfterRelease ?? lease, 0, 2 ** 31 - 1),
+		legacySchema: config.legacySchema === undefined ? undefined : short("legacySchema", config.legacySchema, 63),
+	};
+}
