@@ -1,5 +1,5 @@
 /** For @nestjs/terminus: is the election alive?  A follower is as well as a leader. */
-import { Injectable } from "@nestjs/common";
+import { Inject, Injectable } from "@nestjs/common";
 
 import { LeaderElectorService } from "./service";
 
@@ -15,7 +15,7 @@ export interface ElectionHealth {
 
 @Injectable()
 export class LeaderElectionHealthIndicator {
-	constructor(private readonly elector: LeaderElectorService) {}
+	constructor(@Inject(LeaderElectorService) private readonly elector: LeaderElectorService) {}
 
 	/**
 	 * Up if the server has answered in time.

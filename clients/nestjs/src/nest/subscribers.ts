@@ -1,5 +1,5 @@
 /** Finds what is decorated with OnElected and OnDeposed, and whose LeaderOnly methods are. */
-import { Injectable, Logger, type OnApplicationBootstrap, type OnModuleInit } from "@nestjs/common";
+import { Inject, Injectable, Logger, type OnApplicationBootstrap, type OnModuleInit } from "@nestjs/common";
 import { DiscoveryService, MetadataScanner } from "@nestjs/core";
 
 import type { LeaderEventOptions } from "./decorators";
@@ -14,8 +14,8 @@ export class Subscribers implements OnModuleInit, OnApplicationBootstrap {
 	private readonly logger = new Logger("LeaderElector");
 
 	constructor(
-		private readonly discovery: DiscoveryService,
-		private readonly elector: LeaderElectorService,
+		@Inject(DiscoveryService) private readonly discovery: DiscoveryService,
+		@Inject(LeaderElectorService) private readonly elector: LeaderElectorService,
 	) {}
 
 	onModuleInit(): void {
