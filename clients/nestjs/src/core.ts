@@ -1,36 +1,33 @@
 /** The elector as nest-leader-election had it, for whoever uses no NestJS. */
+import type { EventEmitter } from "node:events";
 import { Logger } from "@nestjs/common";
-import type { DataSource, EntityManager, Repository } from "typeorm";
 import type { ClientConfig } from "pg";
+import type { DataSource, EntityManager, Repository } from "typeorm";
 
-import { Election, patienceOf, type LeaderTerm } from "./election/election";
+import { Election, patienceOf, type ElectionEvents } from "./election/election";
+import { messageOf, SetupError } from "./election/errors";
 import { LegacyLock } from "./election/legacy";
-import { Session, type Driver } from "./election/session";
+import { Session } from "./election/session";
 import { settingsOf, type LeaderElectorConfig, type Settings } from "./election/settings";
+import type { LeaderTerm } from "./election/term";
 import { createLeaderLeaseEntity, type LeaderLease } from "./entities";
+import { register, unregister } from "./registry";
 
 /** Thrown by guard() where this instance does not lead. */
 export class NotLeaderError extends Error {
 	override readonly name = "NotLeaderError";
 }
 
-/** TypeORM's pool of the primary, as far as it is needed */
-interface Pool {
-	Client: Driver["Client"];
-	options: ClientConfig;
-}
-
 export class LeaderElectorCore {
+	/** As pg_stat_activity shows it (application_name) */
 	name = "LeaderElector";
 
-	/** The election itself: on("elected" | "deposed" | "error", ...) */
-	readonly events: Election;
-
 	protected readonly logger = new Logger(LeaderElectorCore.name);
-	protected readonly settings: Settings;
+	private readonly settings: Settings;
 	private readonly dataSource: DataSource;
+	private readonly election: Election;
 	private initialized: Promise<void> | undefined;
-	private lastError: string | undefined;
+	private complaint: string | undefined;
 
 	/**
 	 * @param repository of the entity LeaderLease; it tells which database
@@ -39,24 +36,31 @@ export class LeaderElectorCore {
 	 */
 	constructor(repository: Repository<LeaderLease>, config: LeaderElectorConfig = {}) {
 		const settings = settingsOf(config);
-		const session = new Session(() => this.connection(), patienceOf(settings));
-		const legacy =
-			settings.legacySchema === undefined
-				? undefined
-				: new LegacyLock(settings.legacySchema, settings.lockId, settings.instance);
+		const { lockId, instance, legacySchema } = settings;
 
 		this.settings = settings;
-		this.dataSource = repository.manager.connection;
-		this.events = new Election(settings, session, legacy);
-		this.events.on("elected", ({ token }) => this.logger.log(`leads lock ${settings.lockId}, token ${token}`));
-		this.events.on("deposed", (_term, reason) => this.logger.log(`leads lock ${settings.lockId} no more: ${reason}`));
-		this.events.on("error", (error) => this.complain(error));
-		if (config.baseCleanInterval !== undefined)
+		this.dataSource = dataSourceOf(repository.manager);
+		this.election = new Election(
+			settings,
+			new Session(() => this.connection(), patienceOf(settings)),
+			legacySchema === undefined ? undefined : new LegacyLock(legacySchema, lockId, instance),
+		);
+		this.events.on("elected", ({ token }) => {
+			this.complaint = undefined;
+			this.logger.log(`leads lock ${lockId}, token ${token}`);
+		});
+		this.events.on("deposed", (_term, reason) => this.logger.log(`leads lock ${lockId} no more: ${reason}`));
+		this.events.on("error", (error) => this.complain(messageOf(error)));
+		if (config.baseCleanInterval != null)
 			this.logger.warn("baseCleanInterval has no effect: the server removes what is over");
 		this.startByItself();
 	}
 
-	/** Makes one, and waits for the server's first answer. */
+	/**
+	 * Makes one, and waits until the server has answered, or could not be reached.
+	 *
+	 * @throws an error that repetition does not mend, such as that of a missing extension
+	 */
 	static async create(dataSource: DataSource, config: LeaderElectorConfig = {}): Promise<LeaderElectorCore> {
 		const elector = new this(dataSource.getRepository(createLeaderLeaseEntity(config.schema)), config);
 
@@ -74,14 +78,24 @@ export class LeaderElectorCore {
 		return this.settings.lockId;
 	}
 
+	/** on("elected" | "deposed" | "error", ...).  A listener that throws or rejects harms nobody, and is an "error". */
+	get events(): EventEmitter<ElectionEvents> {
+		return this.election;
+	}
+
 	/** Does this instance lead?  Asks nobody, and says false from the deadline on whatever the network does. */
 	amILeader(): boolean {
-		return this.events.current() !== undefined;
+		return this.term !== undefined;
+	}
+
+	/** The term in which it leads; undefined: it does not lead */
+	get term(): LeaderTerm | undefined {
+		return this.election.current();
 	}
 
 	/** The fencing token of the term; undefined: it does not lead */
 	get token(): bigint | undefined {
-		return this.events.current()?.token;
+		return this.term?.token;
 	}
 
 	/** Who leads, by the server's word; null: nobody.  Rejects if that cannot be asked. */
@@ -93,10 +107,11 @@ export class LeaderElectorCore {
 
 	/**
 	 * Runs work if this instance leads, with a signal that is aborted when it does
-	 * not any more; resolves to undefined, and runs nothing, if it does not.
+	 * not any more; resolves to undefined, and runs nothing, if it does not.  Do not
+	 * await release() in it: that waits for the work.
 	 */
 	whileLeader<T>(work: (signal: AbortSignal, term: LeaderTerm) => T | Promise<T>): Promise<T | undefined> {
-		return this.events.whileLeader((term) => work(term.signal, term));
+		return this.election.whileLeader((term) => work(term.signal, term));
 	}
 
 	/**
@@ -105,9 +120,9 @@ export class LeaderElectorCore {
 	 *
 	 * @param manager of the transaction
 	 * @param term that of whileLeader(); without one the current one
-	 * @throws NotLeaderError this instance does not lead, or manager has no transaction
+	 * @throws NotLeaderError this instance does not lead
 	 */
-	async guard(manager: EntityManager, term: LeaderTerm | undefined = this.events.current()): Promise<bigint> {
+	async guard(manager: EntityManager, term: LeaderTerm | undefined = this.term): Promise<bigint> {
 		if (manager.queryRunner?.isTransactionActive !== true)
 			throw new Error("guard() needs the manager of a transaction: dataSource.transaction(async (manager) => ...)");
 		if (term === undefined) throw new NotLeaderError(`this instance does not lead lock ${this.lockId}`);
@@ -119,54 +134,79 @@ export class LeaderElectorCore {
 		return term.token;
 	}
 
+	/** For how many milliseconds the server has not answered; 0: it does, undefined: it never has */
+	get silence(): number | undefined {
+		return this.election.silence();
+	}
+
+	/** The lease's length in milliseconds */
+	get leaseDuration(): number {
+		return this.settings.lease;
+	}
+
 	/**
 	 * Gives the lead back, once the works of whileLeader() have ended, to whoever
 	 * waits, and contends again after a pause.
 	 */
 	release(): Promise<void> {
-		return this.events.release();
+		return this.election.release();
 	}
 
 	/** Gives the lead back and contends no more. */
 	async shutdown(): Promise<void> {
 		this.initialized ??= Promise.resolve();
-		await this.events.stop();
+		await this.election.stop();
+		unregister(this);
 	}
 
-	/** Begins to contend; done when the server has answered for the first time. */
+	/** Begins to contend; done, and rejects, as create(). */
 	protected initialize(): Promise<void> {
-		this.initialized ??= this.events.start();
+		this.initialized ??= this.begin();
 		return this.initialized;
 	}
 
-	/** One that is made with new has nobody who calls initialize(). */
+	/** One that is made with new has nobody who calls initialize(), or hears what it says: it tries for ever. */
 	protected startByItself(): void {
-		setImmediate(() => this.initialize().catch(() => {}));
+		setImmediate(() => {
+			if (this.initialized !== undefined) return;
+			register(this);
+			this.initialized = this.election.start().catch(() => {});
+		});
+	}
+
+	private async begin(): Promise<void> {
+		register(this);
+		try {
+			await this.election.start();
+		} catch (error) {
+			await this.shutdown();
+			throw error;
+		}
 	}
 
 	private named(call: string): string {
-		if (this.events.schema === undefined) throw new Error("the server has not been reached yet");
-		return `${this.events.schema}.${call}`;
+		if (this.election.schema === undefined) throw new Error("the server has not been reached yet");
+		return `${this.election.schema}.${call}`;
 	}
 
 	/** How TypeORM connects to the primary */
-	private connection(): { driver: Driver; config: ClientConfig } {
-		const driver = this.dataSource.driver as unknown as { postgres?: Driver; master?: Pool };
+	private connection(): ClientConfig {
+		const { type } = this.dataSource.options;
+		const { master } = this.dataSource.driver as unknown as { master?: { options: ClientConfig } };
 
-		if (driver.postgres === undefined) throw new Error(`the data source is of type ${this.dataSource.options.type}, and not postgres`);
-		if (driver.master === undefined) throw new Error("the data source is not initialized");
-		const { options } = driver.master;
-
-		// pg hides the password from being copied
-		return {
-			driver: driver.postgres,
-			config: { ...options, password: options.password, ssl: options.ssl, application_name: this.name },
-		};
+		if (type !== "postgres") throw new SetupError(`the data source is of type ${type}, and not postgres`);
+		if (master === undefined) throw new SetupError("the data source is not initialized");
+		return { ...master.options, password: master.options.password, ssl: master.options.ssl, application_name: this.name };
 	}
 
-	private complain(error: Error): void {
-		if (error.message !== this.lastError) this.logger.error(error.message);
-		this.lastError = error.message;
+	/** Once for each trouble, and not at each attempt */
+	private complain(message: string): void {
+		if (message !== this.complaint) this.logger.error(message);
+		this.complaint = message;
 	}
 }
 
+/** TypeORM 1 has another name for it, and warns of the old one. */
+function dataSourceOf(manager: EntityManager): DataSource {
+	return (manager as { dataSource?: DataSource }).dataSource ?? manager.connection;
+}

@@ -1,6 +1,7 @@
 export { LeaderElectorCore, NotLeaderError } from "./core";
-export type { ElectionEvents, LeaderTerm } from "./election/election";
+export type { ElectionEvents } from "./election/election";
 export type { LeaderElectorConfig } from "./election/settings";
+export type { LeaderTerm } from "./election/term";
 export { createLeaderLeaseEntity, LeaderLease } from "./entities";
 export { LeaderElectionMigrationBase } from "./migration";
 export {

@@ -10,6 +10,7 @@ const FUNCTIONS = [
 	"le_transfer",
 	"le_guard",
 	"le_leader",
+	"le_leases", // the view leader_lease
 ];
 
 /** To be extended, with a name that ends in a timestamp, as TypeORM wants it. */

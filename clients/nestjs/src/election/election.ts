@@ -10,48 +10,28 @@
 import { EventEmitter } from "node:events";
 
 import { now } from "./clock";
+import { isHopeless, SetupError } from "./errors";
 import type { LegacyLock } from "./legacy";
 import { quoted } from "./names";
-import type { Session } from "./session";
+import type { Row, Session } from "./session";
 import type { Settings } from "./settings";
-
-/** What the work of a leader may know of its term. */
-export interface LeaderTerm {
-	/** The fencing token; larger than that of every term before */
-	readonly token: bigint;
-	/** The name under which it leads */
-	readonly instance: string;
-	/** Aborted when the term is over, or is about to be ended */
-	readonly signal: AbortSignal;
-}
+import { Term, type LeaderTerm } from "./term";
 
 export interface ElectionEvents {
 	/** Leads from now on. */
 	elected: [term: LeaderTerm];
 	/** Leads no more, and why. */
 	deposed: [term: LeaderTerm, reason: string];
-	/** Has asked the server in vain; goes on trying. */
+	/** Has asked the server in vain, or a listener has failed; goes on trying. */
 	error: [error: Error];
 }
 
-interface Term extends LeaderTerm {
-	readonly abort: AbortController;
-	readonly works: Set<Promise<unknown>>;
-	deadline: number;
-	/** the same of the row in nest-leader-election's table */
-	legacyDeadline: number;
-	nextBeat: number;
-	isAnnounced: boolean;
-	/** until when to wait for the end of its works; undefined: it is not to be ended */
-	endBy: number | undefined;
-	timer: NodeJS.Timeout | undefined;
-}
-
 const WAIT_MAX = 30_000;
-const RETRY = 1000;
+const RETRY_MIN = 50;
+const RETRY_MAX = 1000;
 const TIMER_MAX = 2 ** 31 - 1;
 
-/** How long an answer may take: there is time for another attempt within the lease. */
+/** How long an answer may take.  With a lease of 1.5 s or more there is time for another attempt. */
 export function patienceOf(settings: Settings): number {
 	return Math.min(Math.max(settings.lease / 3, 500), 5000);
 }
@@ -64,11 +44,14 @@ export class Election extends EventEmitter<ElectionEvents> {
 	/** its end has been asked for, and nobody has answered */
 	private dying: Term | undefined;
 	private notBefore = 0;
-	private stopsBy: number | undefined;
-	private isWaiting = false;
-	private wake: () => void = () => {};
+	private started: Promise<void> | undefined;
 	private running: Promise<void> | undefined;
-	private heard: number | undefined;
+	private readonly stopping = new AbortController();
+	private wake: () => void = () => {};
+	private hasAnswered = false;
+	private failsSince: number | undefined;
+	private isSchemaSure = false;
+	private waitMax = WAIT_MAX;
 
 	constructor(
 		private readonly settings: Settings,
@@ -76,34 +59,31 @@ export class Election extends EventEmitter<ElectionEvents> {
 		private readonly legacy: LegacyLock | undefined,
 	) {
 		super();
+		this.setMaxListeners(0);
 	}
 
 	// ---- For everybody ----
 
-	/** Begins; done when the server has answered, or failed, for the first time. */
+	/**
+	 * Begins.  Done when the server has answered, or could not be reached; rejects if
+	 * that would help nothing, as where the extension is missing.  Goes on trying in any case.
+	 */
 	start(): Promise<void> {
-		return new Promise((resolve, reject) => {
-			this.running ??= this.run(resolve, reject);
+		this.started ??= new Promise((resolve, reject) => {
+			this.running = this.run(resolve, reject);
 		});
+		return this.started;
 	}
 
 	/** The term in which we lead just now */
 	current(): LeaderTerm | undefined {
-		const term = this.term;
-
-		return term !== undefined && term.isAnnounced && term.endBy === undefined && isLive(term) ? term : undefined;
+		return this.term?.leads ? this.term.face : undefined;
 	}
 
-	/** Milliseconds since the server has last answered; undefined: never yet */
+	/** For how many milliseconds the server has not answered; 0: it does, undefined: it never has */
 	silence(): number | undefined {
-		return this.heard === undefined ? undefined : now() - this.heard;
-	}
-
-	/** If the server is silent for longer, it does not answer any more. */
-	get longestSilence(): number {
-		const { renewal, jitter, pause } = this.settings;
-
-		return Math.max(this.wait, renewal + jitter, pause) + 2 * patienceOf(this.settings);
+		if (!this.hasAnswered) return undefined;
+		return this.failsSince === undefined ? 0 : now() - this.failsSince;
 	}
 
 	/**
@@ -111,10 +91,10 @@ export class Election extends EventEmitter<ElectionEvents> {
 	 * given back is kept until it is done, for one lease at most.
 	 */
 	async whileLeader<T>(work: (term: LeaderTerm) => T | Promise<T>): Promise<T | undefined> {
-		const term = this.current() as Term | undefined;
+		const { term } = this;
 
-		if (term === undefined) return undefined;
-		const done = (async () => work(term))();
+		if (!term?.leads) return undefined;
+		const done = (async () => work(term.face))();
 
 		term.works.add(done);
 		try {
@@ -127,20 +107,17 @@ export class Election extends EventEmitter<ElectionEvents> {
 
 	/** Gives the lead back, to the first that waits; done when the server knows, or the lease is over. */
 	async release(): Promise<void> {
-		const term = this.term;
+		const term = this.term ?? this.dying;
 
 		if (term === undefined) return;
 		this.endTerm(term, "released");
-		while ((this.term === term || this.dying === term) && now() < term.deadline)
-			await new Promise((resolve) => setTimeout(resolve, 5));
+		await term.over;
 	}
 
 	/** The same, and asks no more. */
 	async stop(): Promise<void> {
-		this.stopsBy ??= now() + patienceOf(this.settings);
+		this.stopping.abort(new Error("stopped"));
 		if (this.term !== undefined) this.endTerm(this.term, "stopped");
-		// the lead may be ours before the server has heard of it
-		if (this.isWaiting) this.session.cancel();
 		this.wake();
 		await this.running;
 	}
@@ -151,34 +128,40 @@ export class Election extends EventEmitter<ElectionEvents> {
 		while (!this.isOver()) {
 			try {
 				await this.turn();
-				this.heard = now();
 				answered();
 			} catch (error) {
+				if (this.isOver()) break; // it was us who cancelled
+				this.failsSince ??= now();
+				this.isSchemaSure = false;
 				this.tell("error", error as Error);
-				failed(error as Error);
-				await this.sleep(RETRY * (0.5 + Math.random() / 2));
+				if (isHopeless(error)) failed(error as Error);
+				else answered();
+				await this.sleep(Math.min(Math.max(this.settings.renewal, RETRY_MIN), RETRY_MAX) * (0.5 + Math.random() / 2));
 			}
 		}
+		if (this.dying !== undefined) this.forget(this.dying);
 		this.session.close();
-	}
-
-	/** How long one question for the lead waits; a tenth of it is missing from the lease. */
-	private get wait(): number {
-		return Math.min(this.settings.lease, WAIT_MAX);
+		answered();
 	}
 
 	private isOver(): boolean {
-		return this.stopsBy !== undefined && this.term === undefined && (this.dying === undefined || now() >= this.stopsBy);
+		const { dying } = this;
+
+		return (
+			this.stopping.signal.aborted &&
+			this.term === undefined &&
+			(dying === undefined || now() >= (dying.endBy as number))
+		);
 	}
 
 	private async turn(): Promise<void> {
-		const term = this.term;
+		const { term, dying } = this;
 
-		if (this.dying !== undefined) return this.finish(this.dying);
+		if (dying !== undefined) return this.finish(dying);
 		if (term === undefined) return now() < this.notBefore ? this.sleep(this.notBefore - now()) : this.campaign();
-		if (now() >= term.deadline) return this.depose(term, "the lease has run out");
-		if (term.endBy !== undefined && now() >= term.endBy) return this.depose(term, "its work has not ended");
+		if (now() >= term.end) return this.depose(term, "the lease has run out");
 		if (term.endBy !== undefined && term.works.size === 0) return this.bury(term);
+		if (term.endBy !== undefined && now() >= term.endBy) return this.abandon(term);
 		if (now() >= term.nextBeat) return this.beat(term);
 		return this.sleep(Math.min(term.nextBeat, term.endBy ?? Infinity) - now());
 	}
@@ -194,35 +177,58 @@ export class Election extends EventEmitter<ElectionEvents> {
 		});
 	}
 
+	private async ask(text: string, values: unknown[], wait = 0, signal?: AbortSignal): Promise<Row | undefined> {
+		const row = await this.session.ask(text, values, wait, signal);
+
+		this.hasAnswered = true;
+		this.failsSince = undefined;
+		return row;
+	}
+
+	// ---- Where the extension is ----
+
 	/** A function of the extension's, with its schema */
 	private async named(call: string): Promise<string> {
-		if (this.settings.createsExtension && this.schema === undefined) await this.createExtension();
-		this.schema ??= await this.findSchema();
+		if (!this.isSchemaSure) {
+			if (!(await this.findSchema()) && this.settings.createsExtension) {
+				await this.createExtension();
+				await this.findSchema();
+			}
+			if (this.schema === undefined)
+				throw new SetupError("this database has no extension leader_election: CREATE EXTENSION leader_election");
+			this.isSchemaSure = true;
+		}
 		return `${this.schema}.${call}`;
 	}
 
-	private async findSchema(): Promise<string> {
-		const row = await this.session.ask(
-			`SELECT pg_catalog.quote_ident(n.nspname), n.nspname
+	/** @returns false: there is none */
+	private async findSchema(): Promise<boolean> {
+		const row = await this.ask(
+			`SELECT pg_catalog.quote_ident(n.nspname), n.nspname,
+			        (SELECT s.setting FROM pg_catalog.pg_settings s WHERE s.name OPERATOR(pg_catalog.=) 'statement_timeout')
 			   FROM pg_catalog.pg_namespace n, pg_catalog.pg_extension e
 			  WHERE e.extnamespace OPERATOR(pg_catalog.=) n.oid AND e.extname OPERATOR(pg_catalog.=) 'leader_election'`,
 			[],
 		);
 
-		if (row === undefined) throw new Error("this database has no extension leader_election: CREATE EXTENSION leader_election");
-		const [found, plain] = row as [string, string];
+		this.schema = undefined;
+		if (row === undefined) return false;
+		const [found, plain, timeout] = row as [string, string, string];
 		const { schema } = this.settings;
 
 		if (schema !== undefined && schema !== plain)
-			throw new Error(`the extension leader_election is in schema ${found}, and not in ${quoted(schema)}`);
-		return found;
+			throw new SetupError(`the extension leader_election is in schema ${found}, and not in ${quoted(schema)}`);
+		this.schema = found;
+		// a role may have one, which would end our waits
+		this.waitMax = Number(timeout) === 0 ? WAIT_MAX : Math.min(WAIT_MAX, Number(timeout) / 2);
+		return true;
 	}
 
 	private async createExtension(): Promise<void> {
 		const { schema } = this.settings;
 
-		if (schema !== undefined) await this.session.ask(`CREATE SCHEMA IF NOT EXISTS ${quoted(schema)}`, []);
-		await this.session.ask(
+		if (schema !== undefined) await this.ask(`CREATE SCHEMA IF NOT EXISTS ${quoted(schema)}`, []);
+		await this.ask(
 			`CREATE EXTENSION IF NOT EXISTS leader_election${schema === undefined ? "" : ` SCHEMA ${quoted(schema)}`}`,
 			[],
 		);
@@ -232,58 +238,37 @@ export class Election extends EventEmitter<ElectionEvents> {
 
 	private async campaign(): Promise<void> {
 		const { lockId, instance, lease, info, priority } = this.settings;
+		const hasAnswered = this.hasAnswered;
 		const call = await this.named("le_campaign($1, $2, $3, $4, $5, $6)");
-		// the first answer at once: whoever starts us wants to know
-		const wait = this.heard === undefined ? 0 : this.wait;
+		// the first answer at once, because whoever starts us wants to know; then
+		// for as long as a lease, because a tenth of the wait is missing from it
+		const wait = hasAnswered ? Math.floor(Math.min(lease, this.waitMax)) : 0;
 		const sent = now();
+		const row = await this.ask(
+			`SELECT elected, token, valid_for_ms FROM ${call}`,
+			[lockId, instance, lease, wait, info, priority],
+			wait,
+			this.stopping.signal,
+		);
 
-		this.isWaiting = true;
-		try {
-			const row = await this.session.ask(
-				`SELECT elected, token, valid_for_ms FROM ${call}`,
-				[lockId, instance, lease, wait, info, priority],
-				wait,
-			);
-
-			if (row?.[0] === "t") this.begin(BigInt(row[1] as string), sent + Number(row[2]));
-		} finally {
-			this.isWaiting = false;
-		}
+		if (row?.[0] === "t") this.begin(BigInt(row[1] as string), sent + Number(row[2]));
 	}
 
 	private begin(token: bigint, deadline: number): void {
-		const abort = new AbortController();
-		const term: Term = {
-			token,
-			instance: this.settings.instance,
-			signal: abort.signal,
-			abort,
-			works: new Set(),
-			deadline,
-			legacyDeadline: this.legacy === undefined ? Infinity : 0,
-			nextBeat: now(), // a wait has cost some of the lease
-			isAnnounced: false,
-			endBy: undefined,
-			timer: undefined,
-		};
+		const term = new Term(token, this.settings.instance, deadline, this.legacy === undefined ? Infinity : 0);
 
-		// we were frozen, or have been told to stop: there is only its end to be had
-		if (now() >= deadline || this.stopsBy !== undefined) {
-			this.dying = term;
-			return;
-		}
 		this.term = term;
 		this.watch(term);
-		if (this.legacy === undefined) this.announce(term);
+		// we were frozen, or have been told to stop: there is only its end to be had
+		if (now() >= deadline || this.stopping.signal.aborted) this.bury(term);
+		else if (this.legacy === undefined) this.announce(term);
 	}
 
 	private async beat(term: Term): Promise<void> {
 		const { lockId, instance, renewal, jitter } = this.settings;
 		const call = await this.named("le_keep_alive($1, $2, $3)");
 		const sent = now();
-
-		term.nextBeat = sent + renewal + jitter * (2 * Math.random() - 1);
-		const row = await this.session.ask(`SELECT leads, valid_for_ms, resign_requested FROM ${call}`, [
+		const row = await this.ask(`SELECT leads, valid_for_ms, resign_requested FROM ${call}`, [
 			lockId,
 			instance,
 			term.token,
@@ -293,6 +278,8 @@ export class Election extends EventEmitter<ElectionEvents> {
 		if (row?.[0] !== "t") return this.depose(term, "the server says that it does not lead");
 		term.deadline = sent + Number(row[1]);
 		if (this.legacy !== undefined) await this.beatLegacy(term, this.legacy);
+		// not before: what has failed is to be repeated soon
+		term.nextBeat = sent + renewal + jitter * (2 * Math.random() - 1);
 		this.watch(term);
 		if (row[2] === "t") this.endTerm(term, "an operator has asked it to resign");
 	}
@@ -301,42 +288,41 @@ export class Election extends EventEmitter<ElectionEvents> {
 	private async beatLegacy(term: Term, legacy: LegacyLock): Promise<void> {
 		const deadline = await legacy.hold(this.session);
 
-		if (this.term !== term || !isLive(term, term.isAnnounced)) return;
+		if (this.term !== term || now() >= term.end) return;
 		if (deadline !== undefined) {
 			term.legacyDeadline = deadline;
 			this.announce(term);
 		} else if (term.isAnnounced) {
-			this.endTerm(term, "another instance has the row of nest-leader-election");
+			this.retire(term, "another instance has the row of nest-leader-election");
+			this.bury(term);
 		}
 	}
 
 	private announce(term: Term): void {
-		if (term.isAnnounced) return;
+		if (term.isAnnounced || term.endBy !== undefined || now() >= Math.min(term.deadline, term.legacyDeadline)) return;
 		term.isAnnounced = true;
-		this.tell("elected", term);
+		this.tell("elected", term.face);
 	}
 
 	/** At the deadline it is over, whatever the loop waits for. */
 	private watch(term: Term): void {
-		const left = (term.isAnnounced ? endOf(term) : term.deadline) - now();
-
 		clearTimeout(term.timer);
 		term.timer = setTimeout(
 			() => {
-				if (this.term !== term) return;
-				if (isLive(term, term.isAnnounced)) this.watch(term);
-				else this.depose(term, "the lease has run out");
+				if (now() < term.end) this.watch(term);
+				else if (this.term === term) this.depose(term, "the lease has run out");
+				else term.settle();
 			},
-			Math.min(Math.max(left, 0), TIMER_MAX),
+			Math.min(Math.max(term.end - now(), 0), TIMER_MAX),
 		);
 	}
 
+	/** It is over, and need not be given back. */
 	private depose(term: Term, reason: string): void {
 		if (this.term !== term) return;
-		clearTimeout(term.timer);
 		this.term = undefined;
 		this.retire(term, reason);
-		this.wake();
+		this.forget(term);
 	}
 
 	/** Its works are to end, then it is released. */
@@ -348,14 +334,20 @@ export class Election extends EventEmitter<ElectionEvents> {
 	}
 
 	private retire(term: Term, reason: string): void {
-		if (term.signal.aborted) return;
-		term.abort.abort(new Error(`leads no more: ${reason}`));
-		if (term.isAnnounced) this.tell("deposed", term, reason);
+		if (term.isRetired) return;
+		term.retire(reason);
+		if (term.isAnnounced) this.tell("deposed", term.face, reason);
+	}
+
+	/** Its works do not end: the lease is to run out, and not to be taken up again before. */
+	private abandon(term: Term): void {
+		this.notBefore = now() + Math.max(2 * this.settings.lease, this.settings.pause);
+		this.depose(term, "its work has not ended");
 	}
 
 	/** Its works have ended: from here on it is dead, whatever becomes of the question. */
 	private bury(term: Term): void {
-		clearTimeout(term.timer);
+		term.endBy = now() + patienceOf(this.settings);
 		this.term = undefined;
 		this.dying = term;
 	}
@@ -366,29 +358,33 @@ export class Election extends EventEmitter<ElectionEvents> {
 
 		await this.legacy?.release(this.session);
 		// to the first that waits, so that there is always a leader
-		const row = await this.session.ask(`SELECT ${await this.named("le_transfer($1, $2, $3)")}`, values);
+		const row = await this.ask(`SELECT ${await this.named("le_transfer($1, $2, $3)")}`, values);
 
-		if (row?.[0] !== "t") await this.session.ask(`SELECT ${await this.named("le_release($1, $2, $3)")}`, values);
+		if (row?.[0] !== "t") await this.ask(`SELECT ${await this.named("le_release($1, $2, $3)")}`, values);
 		this.dying = undefined;
 		this.notBefore = now() + pause;
+		this.forget(term);
 	}
 
-	/** What listens is not ours: it must not break the loop. */
+	private forget(term: Term): void {
+		clearTimeout(term.timer);
+		term.settle();
+		this.wake();
+	}
+
+	// ---- Those who listen ----
+
+	/** They are not ours: none must break the loop, or another. */
 	private tell<K extends keyof ElectionEvents>(event: K, ...args: ElectionEvents[K]): void {
-		if (event === "error" && this.listenerCount("error") === 0) return;
-		try {
-			(this.emit as (event: K, ...args: ElectionEvents[K]) => boolean).call(this, event, ...args);
-		} catch (error) {
+		const report = (error: unknown) => {
 			if (event !== "error") this.tell("error", error as Error);
-		}
+		};
+
+		for (const listener of this.rawListeners(event) as ((...args: ElectionEvents[K]) => unknown)[])
+			try {
+				Promise.resolve(listener.apply(this, args)).catch(report);
+			} catch (error) {
+				report(error);
+			}
 	}
-}
-
-function endOf(term: Term): number {
-	return Math.min(term.deadline, term.legacyDeadline);
-}
-
-/** Is its time not over?  Without the old row, if it does not lead by that. */
-function isLive(term: Term, withLegacy = true): boolean {
-	return now() < (withLegacy ? endOf(term) : term.deadline);
 }

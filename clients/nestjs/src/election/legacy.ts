@@ -1,6 +1,7 @@
 /**
  * The row by which instances of nest-leader-election lead, as that one writes
- * it: 15 s at a time, and whoever finds one that has been over for 5 s deletes it.
+ * it: for 15 s each time, whatever it is configured to, and whoever finds one that
+ * has been over for 5 s deletes it.
  */
 import { now } from "./clock";
 import { quoted } from "./names";

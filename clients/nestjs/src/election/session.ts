@@ -2,36 +2,33 @@
  * A connection of our own, that never keeps anybody waiting for longer than was
  * said: one question at a time, and a new connection after anything went wrong.
  */
-import type { EventEmitter } from "node:events";
-import { Socket } from "node:net";
-import type { Client, ClientConfig } from "pg";
-
-/** What of pg is needed; a driver's own copy of it is taken. */
-export interface Driver {
-	Client: new (config: ClientConfig) => Client;
-	Query: new (config: object, values: undefined, callback: (error: Error | null, result: Result) => void) => object;
-}
+import { connect, Socket } from "node:net";
+import { Client, type ClientConfig } from "pg";
 
 export type Row = readonly (string | null)[];
 
-interface Result {
-	rows: Row[];
+/** What pg's type declarations leave out */
+interface Backend {
+	processID: number;
+	secretKey: number;
+	host: string;
+	port: number;
 }
 
 /** Everything arrives as PostgreSQL's text: "t", "f", and bigints that lose nothing. */
 const AS_TEXT = { getTypeParser: () => (text: string) => text };
+const CANCEL_REQUEST = 80877102;
 
 export class Session {
 	private client: Client | undefined;
 	private socket: Socket | undefined;
-	private query: object | undefined;
 
 	/**
-	 * @param driver what to connect with; asked at each attempt
+	 * @param config how to connect; asked at each attempt
 	 * @param patience how long an answer may take, in milliseconds
 	 */
 	constructor(
-		private readonly driver: () => { driver: Driver; config: ClientConfig },
+		private readonly config: () => ClientConfig,
 		private readonly patience: number,
 	) {}
 
@@ -40,50 +37,43 @@ export class Session {
 	 * error, and when there is no answer in time, the connection is closed.
 	 *
 	 * @param wait how long the server may take to begin its answer, beside the usual patience
+	 * @param signal has the server cancel; then comes an error, or the answer after all
 	 */
-	async ask(text: string, values: unknown[], wait = 0): Promise<Row | undefined> {
+	async ask(text: string, values: unknown[], wait = 0, signal?: AbortSignal): Promise<Row | undefined> {
 		try {
 			const client = this.client ?? (await this.connect());
 
-			return await inTime(this.send(client, text, values), wait + this.patience);
+			signal?.throwIfAborted();
+			const result = await this.inTime(client.query<string[]>({ text, values, rowMode: "array" }), wait, signal);
+
+			return result.rows[0];
 		} catch (error) {
 			this.close();
 			throw error;
 		}
 	}
 
-	/** Is somebody waiting for an answer? */
-	get isAsking(): boolean {
-		return this.query !== undefined;
-	}
-
-	/** Has the server cancel what it does for us; ask() gets the error then, or the answer after all. */
-	cancel(): void {
-		if (this.client === undefined || this.query === undefined) return;
-		const { driver, config } = this.driver();
-		const messenger = new driver.Client(config) as Client & {
-			cancel(client: Client, query: object): void;
-			connection: EventEmitter;
-		};
-
-		messenger.connection.on("error", () => {});
-		messenger.cancel(this.client, this.query);
-	}
-
 	close(): void {
-		this.client?.end().catch(() => {});
+		const { client, socket } = this;
+
 		this.client = undefined;
-		this.query = undefined;
-		// where the host has vanished nothing will ever come
-		this.socket?.unref();
 		this.socket = undefined;
+		client?.end().catch(() => {});
+		if (socket !== undefined) abandon(socket, this.patience);
 	}
 
 	private async connect(): Promise<Client> {
-		const { driver, config } = this.driver();
+		const config = this.config();
 		const socket = new Socket();
-		const client = new driver.Client({
+		// the password again, because pg hides it from being copied; what a pool
+		// sets for all of its queries would end a wait, or change what arrives
+		const client = new Client({
 			...config,
+			password: config.password,
+			ssl: config.ssl,
+			statement_timeout: undefined,
+			query_timeout: undefined,
+			binary: false,
 			types: AS_TEXT,
 			stream: socket,
 			keepAlive: true,
@@ -93,32 +83,61 @@ export class Session {
 		client.on("error", () => {
 			if (this.client === client) this.close();
 		});
-		await client.connect();
+		try {
+			await client.connect();
+		} catch (error) {
+			socket.destroy();
+			throw error;
+		}
 		this.client = client;
 		this.socket = socket;
 		return client;
 	}
 
-	private send(client: Client, text: string, values: unknown[]): Promise<Row | undefined> {
-		return new Promise((resolve, reject) => {
-			const { driver } = this.driver();
-			const query = new driver.Query({ text, values, rowMode: "array" }, undefined, (error, result) => {
-				if (this.query === query) this.query = undefined;
-				if (error) reject(error);
-				else resolve(result.rows[0]);
-			});
+	/** An answer, or an error if that takes too long. */
+	private inTime<T>(answer: Promise<T>, wait: number, signal: AbortSignal | undefined): Promise<T> {
+		return new Promise<T>((resolve, reject) => {
+			const expect = (limit: number) =>
+				setTimeout(() => reject(new Error(`no answer from the server within ${Math.round(limit)} ms`)), limit);
+			let timer = expect(wait + this.patience);
+			const hurry = () => {
+				clearTimeout(timer);
+				timer = expect(this.patience);
+				this.cancel();
+			};
 
-			this.query = query;
-			client.query(query as never);
+			signal?.addEventListener("abort", hurry);
+			answer.then(resolve, reject).finally(() => {
+				clearTimeout(timer);
+				signal?.removeEventListener("abort", hurry);
+			});
 		});
+	}
+
+	/** As libpq does it: a connection of its own, and no answer.  pg's own knows no TLS. */
+	private cancel(): void {
+		const { client, socket } = this;
+
+		if (client === undefined || socket === undefined) return;
+		const { processID, secretKey, host, port } = client as unknown as Backend;
+		const request = Buffer.alloc(16);
+
+		request.writeInt32BE(16, 0);
+		request.writeInt32BE(CANCEL_REQUEST, 4);
+		request.writeInt32BE(processID, 8);
+		request.writeInt32BE(secretKey, 12);
+		const messenger = socket.remoteAddress
+			? connect(socket.remotePort as number, socket.remoteAddress)
+			: connect(`${host}/.s.PGSQL.${port}`);
+
+		messenger.on("error", () => {});
+		messenger.end(request);
+		abandon(messenger, this.patience);
 	}
 }
 
-/** A promise's outcome, or an error if that takes too long. */
-function inTime<T>(promise: Promise<T>, limit: number): Promise<T> {
-	return new Promise((resolve, reject) => {
-		const timer = setTimeout(() => reject(new Error(`no answer from the server within ${limit} ms`)), limit);
-
-		promise.then(resolve, reject).finally(() => clearTimeout(timer));
-	});
+/** Of a socket that is being closed: where the host has vanished nothing will ever come. */
+function abandon(socket: Socket, patience: number): void {
+	socket.unref();
+	setTimeout(() => socket.destroy(), patience).unref();
 }

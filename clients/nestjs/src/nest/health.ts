@@ -8,8 +8,9 @@ export interface ElectionHealth {
 	leads: boolean;
 	lockId: string;
 	instance: string;
+	/** the fencing token; a string, because JSON has no bigint */
 	token?: string;
-	/** milliseconds since the server has last answered */
+	/** for how many milliseconds the server has not answered; missing: it never has */
 	silence?: number;
 }
 
@@ -17,28 +18,34 @@ export interface ElectionHealth {
 export class LeaderElectionHealthIndicator {
 	constructor(@Inject(LeaderElectorService) private readonly elector: LeaderElectorService) {}
 
-	/**
-	 * Up if the server has answered in time.
-	 *
-	 * @throws an error as terminus wants it, if not
-	 */
-	check(key = "leaderElection"): Record<string, ElectionHealth> {
-		const { elector } = this;
-		const silence = elector.events.silence();
+	/** Down if the server has not answered for a lease. */
+	check<K extends string = "leaderElection">(key = "leaderElection" as K): Record<K, ElectionHealth> {
+		const { lockId, instanceId, token, silence, leaseDuration } = this.elector;
+		const isUp = silence !== undefined && silence < leaseDuration;
 		const health: ElectionHealth = {
-			status: silence !== undefined && silence < elector.events.longestSilence ? "up" : "down",
-			leads: elector.amILeader(),
-			lockId: elector.lockId,
-			instance: elector.instanceId,
-			token: elector.token === undefined ? undefined : String(elector.token),
-			silence: silence === undefined ? undefined : Math.round(silence),
+			status: isUp ? "up" : "down",
+			leads: token !== undefined,
+			lockId,
+			instance: instanceId,
+			...(token !== undefined && { token: String(token) }),
+			...(silence !== undefined && { silence: Math.round(silence) }),
 		};
+		const result = { [key]: health } as Record<K, ElectionHealth>;
 
-		if (health.status === "down")
-			throw Object.assign(new Error("the election's server does not answer"), {
+		if (!isUp && wantsErrors())
+			throw Object.assign(new Error("the server of the election does not answer"), {
 				isHealthCheckError: true,
-				causes: { [key]: health },
+				causes: result,
 			});
-		return { [key]: health };
+		return result;
+	}
+}
+
+/** Until terminus 10 an indicator throws what is down; from 11 on it returns it. */
+function wantsErrors(): boolean {
+	try {
+		return !("HealthIndicatorService" in (require("@nestjs/terminus") as object));
+	} catch {
+		return false;
 	}
 }

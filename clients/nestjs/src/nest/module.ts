@@ -6,8 +6,9 @@ import { DataSource } from "typeorm";
 
 import type { LeaderElectorConfig } from "../election/settings";
 import { LeaderLease } from "../entities";
-import { Subscribers } from "./subscribers";
+import { LeaderElectionHealthIndicator } from "./health";
 import { LeaderElectorService } from "./service";
+import { Subscribers } from "./subscribers";
 import { LEADER_ELECTOR_CONFIG } from "./tokens";
 
 export interface LeaderElectorAsyncConfig extends Pick<DynamicModule, "imports"> {
@@ -37,9 +38,10 @@ export class LeaderElectorModule {
 					inject: [DataSource],
 				},
 				LeaderElectorService,
+				LeaderElectionHealthIndicator,
 				Subscribers,
 			],
-			exports: [LeaderElectorService],
+			exports: [LeaderElectorService, LeaderElectionHealthIndicator],
 		};
 	}
 }

@@ -1,12 +1,11 @@
 /** The elector as a provider, with the application's life. */
 import { Inject, Injectable, type BeforeApplicationShutdown, type OnModuleInit } from "@nestjs/common";
 import { InjectRepository } from "@nestjs/typeorm";
-import type { Repository } from "typeorm";
+import type { DataSource, Repository } from "typeorm";
 
 import { LeaderElectorCore } from "../core";
 import type { LeaderElectorConfig } from "../election/settings";
 import { LeaderLease } from "../entities";
-import { register, unregister } from "./registry";
 import { LEADER_ELECTOR_CONFIG } from "./tokens";
 
 @Injectable()
@@ -18,6 +17,11 @@ export class LeaderElectorService extends LeaderElectorCore implements OnModuleI
 		super(repository, config);
 	}
 
+	/** As of LeaderElectorCore; for a provider of a further lock. */
+	static override create(dataSource: DataSource, config: LeaderElectorConfig = {}): Promise<LeaderElectorService> {
+		return super.create(dataSource, config) as Promise<LeaderElectorService>;
+	}
+
 	async onModuleInit(): Promise<void> {
 		await this.initialize();
 	}
@@ -25,16 +29,6 @@ export class LeaderElectorService extends LeaderElectorCore implements OnModuleI
 	/** Before the hooks that close TypeORM's pool; with app.enableShutdownHooks() at SIGTERM, too. */
 	async beforeApplicationShutdown(): Promise<void> {
 		await this.shutdown();
-	}
-
-	protected override async initialize(): Promise<void> {
-		register(this);
-		await super.initialize();
-	}
-
-	override async shutdown(): Promise<void> {
-		await super.shutdown();
-		unregister(this);
 	}
 
 	/** NestJS says when. */

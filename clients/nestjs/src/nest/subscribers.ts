@@ -2,8 +2,9 @@
 import { Inject, Injectable, Logger, type OnApplicationBootstrap, type OnModuleInit } from "@nestjs/common";
 import { DiscoveryService, MetadataScanner } from "@nestjs/core";
 
+import { LeaderElectorCore } from "../core";
+import { electorOf, own } from "../registry";
 import type { LeaderEventOptions } from "./decorators";
-import { own } from "./registry";
 import { LeaderElectorService } from "./service";
 import { ON_DEPOSED, ON_ELECTED } from "./tokens";
 
@@ -24,31 +25,47 @@ export class Subscribers implements OnModuleInit, OnApplicationBootstrap {
 
 	/** Not before all modules are ready; who leads since before that is told now. */
 	onApplicationBootstrap(): void {
-		const { events } = this.elector;
 		const scanner = new MetadataScanner();
-		const term = events.current();
 
-		for (const instance of this.instances())
-			for (const name of scanner.getAllMethodNames(Object.getPrototypeOf(instance))) {
-				if (this.isMeant(ON_ELECTED, instance, name)) {
-					events.on("elected", (begun) => this.call(instance, name, begun));
-					if (term !== undefined) void this.call(instance, name, term);
-				}
-				if (this.isMeant(ON_DEPOSED, instance, name))
-					events.on("deposed", (ended, reason) => this.call(instance, name, ended, reason));
+		for (const instance of this.instances()) {
+			const prototype = Object.getPrototypeOf(instance) as Instance | null;
+
+			for (const name of prototype === null ? [] : scanner.getAllMethodNames(prototype)) {
+				const elected = this.electorFor(ON_ELECTED, prototype, name, instance);
+				const deposed = this.electorFor(ON_DEPOSED, prototype, name, instance);
+
+				elected?.events.on("elected", (term) => this.call(instance, name, term));
+				deposed?.events.on("deposed", (term, reason) => this.call(instance, name, term, reason));
+				if (elected?.term !== undefined) void this.call(instance, name, elected.term);
 			}
+		}
 	}
 
-	private instances(): Instance[] {
-		return [...this.discovery.getProviders(), ...this.discovery.getControllers()]
-			.map(({ instance }) => instance)
-			.filter((instance) => typeof instance === "object" && instance !== null);
+	/** Those that exist once in the application; a few have several tokens. */
+	private instances(): Set<Instance> {
+		return new Set(
+			[...this.discovery.getProviders(), ...this.discovery.getControllers()]
+				.filter((wrapper) => wrapper.isDependencyTreeStatic())
+				.map(({ instance }) => instance)
+				.filter((instance) => typeof instance === "object" && instance !== null),
+		);
 	}
 
-	private isMeant(key: symbol, instance: Instance, name: string): boolean {
-		const options = Reflect.getMetadata(key, instance[name] as object) as LeaderEventOptions | undefined;
+	private electorFor(
+		key: symbol,
+		prototype: Instance | null,
+		name: string,
+		instance: Instance,
+	): LeaderElectorCore | undefined {
+		const method = prototype?.[name];
+		const options: LeaderEventOptions | undefined = typeof method === "function" ? Reflect.getMetadata(key, method) : undefined;
 
-		return options !== undefined && String(options.lockId ?? this.elector.lockId) === this.elector.lockId;
+		if (options === undefined) return undefined;
+		const elector = electorOf(instance, options.lockId === undefined ? undefined : String(options.lockId));
+
+		if (!(elector instanceof LeaderElectorCore))
+			throw new Error(`${name}() waits for the leader of lock ${options.lockId}, for which nobody here contends`);
+		return elector;
 	}
 
 	private async call(instance: Instance, name: string, ...args: unknown[]): Promise<void> {
