@@ -130,15 +130,18 @@ export class Worker {
 		return this.messages.findLast(({ what }) => what === "elected" || what === "deposed")?.what === "elected";
 	}
 
-	/** When it found itself leader: [begin, end] of each stint, in milliseconds */
-	stints() {
+	/**
+	 * When it found itself leader: [begin, end] of each stint, in milliseconds.  It
+	 * is one stint also if the process has been frozen in it, for up to so long.
+	 */
+	stints(freeze = Infinity) {
 		const stints = [];
 		let last;
 
 		for (const line of readFileSync(this.samples, "utf8").split("\n").slice(0, -1)) {
 			const [before, after, number] = line.split(" ").map(Number);
 
-			if (number !== last) stints.push([after, before]);
+			if (number !== last || before - stints.at(-1)[1] > 1000 * freeze) stints.push([after, before]);
 			stints.at(-1)[1] = before;
 			last = number;
 		}
@@ -157,8 +160,8 @@ export async function fleet(t, task, size = 3) {
 }
 
 /** For how long two of these led at once, in milliseconds */
-export function overlap(workers) {
-	const all = workers.flatMap((worker, owner) => worker.stints().map(([begin, end]) => ({ begin, end, owner })));
+export function overlap(workers, freeze) {
+	const all = workers.flatMap((worker, owner) => worker.stints(freeze).map(([begin, end]) => ({ begin, end, owner })));
 	let sum = 0;
 
 	all.sort((a, b) => a.begin - b.begin);

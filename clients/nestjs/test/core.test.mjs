@@ -1,0 +1,430 @@
+/** One elector, in this process */
+import assert from "node:assert/strict";
+import { createServer } from "node:net";
+import { test } from "node:test";
+import { DataSource } from "typeorm";
+import { createLeaderLeaseEntity, LeaderElectorCore, NotLeaderError } from "../dist/index.mjs";
+import { clock, dataSource, freshLock, options, proxy, server, sleep, sql, until } from "./support/lib.mjs";
+
+const short = (more = {}) => ({ lockId: freshLock(), leaseDuration: 2000, renewalInterval: 300, jitterRange: 0, pauseAfterRelease: 200, ...more });
+
+process.on("unhandledRejection", (error) => {
+	throw error; // fails the file
+});
+
+async function elector(t, config = short(), source = undefined) {
+	const core = await LeaderElectorCore.create(source ?? (await dataSource(t)), config);
+
+	core.logger.localInstance?.setLogLevels?.(["fatal"]);
+	t.after(() => core.shutdown());
+	return core;
+}
+
+const leading = (core, is = true) => until(() => core.amILeader() === is, is ? "it leads" : "it leads no more");
+const nameOf = async (lock) => (await sql("SELECT le_leader($1) AS name", [lock]))[0].name;
+
+test("create() leads when it is done, if nobody else does", async (t) => {
+	const core = await elector(t);
+
+	assert.equal(core.amILeader(), true);
+	assert.equal(core.name, "LeaderElector");
+	assert.equal(await core.leaderId(), core.instanceId);
+	const [{ token }] = await sql("SELECT le_token($1, $2)::text AS token", [core.lockId, core.instanceId]);
+
+	assert.equal(typeof core.token, "bigint");
+	assert.equal(core.token, BigInt(token));
+	assert.equal(core.silence, 0);
+	const [{ count }] = await sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'LeaderElector'");
+
+	assert.equal(count, "1");
+	await core.shutdown();
+	assert.equal(core.amILeader(), false);
+	assert.equal(core.token, undefined);
+	assert.equal(await nameOf(core.lockId), null);
+});
+
+test("one that is made with new elects, too, and needs no data source yet", async (t) => {
+	const source = new DataSource(options());
+	const core = new LeaderElectorCore(source.getRepository(createLeaderLeaseEntity()), short());
+
+	t.after(() => core.shutdown());
+	const error = await new Promise((resolve) => core.events.once("error", resolve));
+
+	assert.match(error.message, /data source is not initialized/);
+	await source.initialize();
+	t.after(() => source.destroy());
+	await leading(core);
+});
+
+test("create() on a data source that is not initialized is refused, and leaves nothing running", async () => {
+	await assert.rejects(LeaderElectorCore.create(new DataSource(options()), short()), /data source is not initialized/);
+});
+
+test("another database than PostgreSQL is refused", async () => {
+	const source = { options: { type: "mysql" }, driver: {}, getRepository: () => ({ manager: { connection: source } }) };
+
+	await assert.rejects(LeaderElectorCore.create(source, short()), /of type mysql, and not postgres/);
+});
+
+test("shutdown() before, during and after initialize(), and twice", async (t) => {
+	const source = await dataSource(t);
+	const early = new LeaderElectorCore(source.getRepository(createLeaderLeaseEntity()), short());
+
+	await early.shutdown();
+	await sleep(100);
+	assert.equal(early.amILeader(), false);
+	assert.equal(early.silence, undefined, "it has asked");
+
+	class Open extends LeaderElectorCore {
+		startByItself() {}
+	}
+	const during = new Open(source.getRepository(createLeaderLeaseEntity()), short());
+	const [begun] = await Promise.all([during.initialize(), during.shutdown(), during.shutdown()]);
+
+	assert.equal(begun, undefined);
+	assert.equal(during.amILeader(), false);
+	assert.equal(await nameOf(during.lockId), null);
+	await during.shutdown();
+	await during.initialize();
+	assert.equal(during.amILeader(), false);
+});
+
+test("release() hands over, and goes on as a contender after the pause", async (t) => {
+	const config = short({ pauseAfterRelease: 1500 });
+	const one = await elector(t, config);
+	const other = await elector(t, config);
+
+	assert.equal(other.amILeader(), false);
+	await until(async () => (await sql("SELECT FROM leader_waiting WHERE lock_id = $1", [config.lockId])).length === 1, "it waits");
+	await other.release(); // nothing: it does not lead
+	const first = one.token;
+	let at = clock();
+
+	await Promise.all([one.release(), one.release()]);
+	assert.equal(one.amILeader(), false);
+	await leading(other);
+	assert.ok(clock() - at < 500, "handed over at once");
+	assert.ok(other.token > first);
+	await other.shutdown();
+	await leading(one);
+	assert.ok(clock() - at >= 1500, "not before the pause is over");
+	assert.ok(one.token > first);
+});
+
+test("release() and nobody waits: the lock is free at once", async (t) => {
+	const core = await elector(t);
+
+	await core.release();
+	assert.equal(await nameOf(core.lockId), null);
+	await leading(core);
+});
+
+test("whileLeader(): a signal, a term, a result; nothing where it does not lead", async (t) => {
+	const config = short();
+	const core = await elector(t, config);
+	const follower = await elector(t, config);
+
+	assert.equal(await follower.whileLeader(() => assert.fail()), undefined);
+	assert.equal(
+		await core.whileLeader((signal, term) => {
+			assert.equal(signal.aborted, false);
+			assert.equal(term.token, core.token);
+			assert.equal(term.instance, core.instanceId);
+			return 42;
+		}),
+		42,
+	);
+	await assert.rejects(
+		core.whileLeader(() => {
+			throw new Error("work");
+		}),
+		/work/,
+	);
+	assert.ok(core.amILeader());
+});
+
+test("release() tells the work, waits for it, and keeps the lease meanwhile", async (t) => {
+	const core = await elector(t);
+	const order = [];
+	const work = core.whileLeader(async (signal) => {
+		await new Promise((resolve) => signal.addEventListener("abort", resolve));
+		order.push("told");
+		assert.match(signal.reason.message, /released/);
+		assert.equal(core.amILeader(), false);
+		await sleep(1500); // it is renewed: the lease is longer than this and a beat
+		assert.equal(await nameOf(core.lockId), core.instanceId);
+		order.push("done");
+	});
+
+	await core.release();
+	order.push("released");
+	await work;
+	assert.deepEqual(order, ["told", "done", "released"]);
+});
+
+test("work that never ends: release() gives up after a lease, and nobody else leads before", async (t) => {
+	const core = await elector(t);
+	let finish;
+	const work = core.whileLeader(() => new Promise((resolve) => (finish = resolve)));
+	const { token } = core;
+	const at = clock();
+
+	await core.release();
+	assert.ok(clock() - at >= 1990 && clock() - at < 2600, `${clock() - at} ms`);
+	assert.equal(await nameOf(core.lockId), core.instanceId);
+	await until(async () => (await nameOf(core.lockId)) === null, "the lease has run out");
+	finish();
+	await work;
+	await leading(core);
+	assert.ok(core.token > token);
+});
+
+test("the signal is aborted when the term is lost", async (t) => {
+	const core = await elector(t);
+	let signal;
+	const work = core.whileLeader((given) => new Promise((resolve) => (signal = given).addEventListener("abort", resolve)));
+
+	await sql("SELECT le_revoke($1)", [core.lockId]);
+	await work;
+	assert.match(signal.reason.message, /the server says that it does not lead/);
+	assert.equal(core.amILeader(), false);
+});
+
+test("asked to resign by an operator", async (t) => {
+	const config = short({ pauseAfterRelease: 60000 });
+	const core = await elector(t, config);
+	const other = await elector(t, config);
+
+	await sql("SELECT le_request_resign($1)", [config.lockId]);
+	await leading(other);
+	assert.equal(core.amILeader(), false);
+});
+
+test("guard(): commits while it leads", async (t) => {
+	const source = await dataSource(t);
+	const core = await elector(t, short(), source);
+
+	await source.query("CREATE TABLE IF NOT EXISTS guarded (n bigint)");
+	const token = await source.transaction(async (manager) => {
+		const token = await core.guard(manager);
+
+		await manager.query("INSERT INTO guarded VALUES ($1)", [core.lockId]);
+		return token;
+	});
+
+	assert.equal(token, core.token);
+	assert.equal((await sql("SELECT FROM guarded WHERE n = $1", [core.lockId])).length, 1);
+});
+
+test("guard(): deposed before COMMIT, LE001 and nothing is kept", async (t) => {
+	const source = await dataSource(t);
+	const core = await elector(t, short(), source);
+
+	await source.query("CREATE TABLE IF NOT EXISTS guarded (n bigint)");
+	await assert.rejects(
+		source.transaction(async (manager) => {
+			await core.guard(manager);
+			await manager.query("INSERT INTO guarded VALUES ($1)", [core.lockId]);
+			await sql("SELECT le_revoke($1)", [core.lockId]);
+		}),
+		{ code: "LE001" },
+	);
+	assert.equal((await sql("SELECT FROM guarded WHERE n = $1", [core.lockId])).length, 0);
+});
+
+test("guard(): an old term's, an error of its own, and one without a transaction", async (t) => {
+	const config = short();
+	const source = await dataSource(t);
+	const core = await elector(t, config, source);
+	const follower = await elector(t, config, source);
+	const { term } = core;
+
+	await assert.rejects(core.guard(source.manager), /needs the manager of a transaction/);
+	await assert.rejects(source.transaction((manager) => follower.guard(manager)), NotLeaderError);
+	await core.release();
+	await leading(core).catch(() => {});
+	await assert.rejects(source.transaction((manager) => core.guard(manager, term)), { code: "LE001" });
+});
+
+test("events: each listener is called, whatever the others do", async (t) => {
+	const core = await elector(t);
+	const seen = [];
+
+	core.events.on("deposed", () => {
+		throw new Error("thrown");
+	});
+	core.events.on("deposed", async () => {
+		throw new Error("rejected");
+	});
+	core.events.on("deposed", (term, reason) => seen.push(["deposed", typeof term.token, reason]));
+	core.events.once("elected", (term) => seen.push(["elected", typeof term.token]));
+	core.events.on("error", (error) => seen.push(error.message));
+	core.events.on("error", () => {
+		throw new Error("no end");
+	});
+	core.events.on("error", async () => {
+		throw new Error("no end");
+	});
+	await core.release();
+	await leading(core);
+	assert.deepEqual(seen.sort(), [["deposed", "bigint", "released"], ["elected", "bigint"], "rejected", "thrown"]);
+});
+
+test("no listener for errors: nobody dies", async (t) => {
+	const way = await proxy(t);
+	const core = await elector(t, short(), await dataSource(t, { host: way.server.host, port: way.server.port }));
+
+	core.events.removeAllListeners();
+	way.close();
+	await leading(core, false);
+	await until(() => core.silence > 100, "it fails");
+	await core.shutdown();
+});
+
+test("an error is logged once, and again after it has been better", async (t) => {
+	const way = await proxy(t);
+	const core = await elector(t, short(), await dataSource(t, { host: way.server.host, port: way.server.port }));
+	const errors = [];
+
+	core.logger.error = (message) => errors.push(message);
+	core.logger.log = () => {};
+	way.cut();
+	await until(() => core.silence > 4000, "it fails for a while");
+	const so_far = errors.length;
+
+	assert.ok(so_far >= 1 && so_far <= 3, JSON.stringify(errors));
+	way.mend();
+	await leading(core);
+	way.cut();
+	await until(() => errors.length > so_far, "it is told again");
+});
+
+test("a server that accepts and never answers", async (t) => {
+	const dead = createServer(() => {}).listen(0, "127.0.0.1");
+
+	await new Promise((resolve) => dead.once("listening", resolve));
+	t.after(() => dead.close());
+	const source = await dataSource(t);
+	const real = source.driver.master.options.port;
+
+	source.driver.master.options.port = dead.address().port;
+	const at = clock();
+	const core = await elector(t, short(), source); // is done nevertheless
+
+	assert.ok(clock() - at < 1500, `${clock() - at} ms`);
+	assert.equal(core.amILeader(), false);
+	source.driver.master.options.port = real;
+	await leading(core);
+});
+
+test("the extension is missing: refused, or made if that is wanted", async (t) => {
+	const name = `without_${freshLock()}`;
+
+	await sql(`CREATE DATABASE ${name}`);
+	t.after(() => sql(`DROP DATABASE ${name} WITH (FORCE)`));
+	const source = await dataSource(t, { database: name });
+
+	await assert.rejects(LeaderElectorCore.create(source, short()), /no extension leader_election: CREATE EXTENSION leader_election/);
+	const config = short({ schema: 'Wahl "1"', createTableOnInit: true });
+	const cores = await Promise.all([1, 2, 3].map(() => elector(t, config, source)));
+
+	await until(() => cores.some((core) => core.amILeader()), "one leads");
+	await assert.rejects(LeaderElectorCore.create(source, short({ schema: "public" })), /is in schema "Wahl ""1""", and not in "public"/);
+	// found without being told, and when it moves
+	const core = await elector(t, short(), source);
+
+	assert.ok(core.amILeader());
+	await sql(`ALTER EXTENSION leader_election SET SCHEMA public`, [], { database: name });
+	await until(() => core.silence === 0 && core.leaderId().then((leader) => leader === core.instanceId, () => false), "found again");
+});
+
+test("a role that may not elect is told so", async (t) => {
+	const role = `poor_${freshLock()}`;
+
+	await sql(`CREATE ROLE ${role} LOGIN`);
+	t.after(() => sql(`DROP ROLE ${role}`));
+	await assert.rejects(LeaderElectorCore.create(await dataSource(t, { username: role }), short()), { code: "42501" });
+});
+
+test("a role's statement_timeout does not end the waiting", async (t) => {
+	const role = `hasty_${freshLock()}`;
+
+	await sql(`CREATE ROLE ${role} LOGIN SUPERUSER`);
+	await sql(`ALTER ROLE ${role} SET statement_timeout = '400ms'`);
+	t.after(() => sql(`DROP ROLE ${role}`));
+	const config = short();
+	const leader = await elector(t, config);
+	const core = await elector(t, config, await dataSource(t, { username: role, extra: { statement_timeout: 300, query_timeout: 300 } }));
+	const errors = [];
+
+	core.events.on("error", (error) => errors.push(error));
+	await sleep(1500);
+	await leader.shutdown();
+	await leading(core);
+	assert.deepEqual(errors, []);
+});
+
+test("TypeORM's ways to configure a connection", async (t) => {
+	const ways = {
+		url: { url: `postgres://${server.user}@${server.host}:${server.port}/${server.database}`, host: undefined },
+		"password function": { password: async () => "secret" },
+		replication: {
+			replication: {
+				master: { host: server.host, port: server.port, username: server.user, database: server.database },
+				slaves: [{ host: server.host, port: server.port, username: server.user, database: server.database }],
+			},
+		},
+		parseInt8: { parseInt8: true },
+		pool: { poolSize: 1, extra: { max: 1, binary: true, application_name: "x", idleTimeoutMillis: 10 } },
+	};
+
+	t.after(async () => (await import("pg")).default.defaults.parseInt8 = false);
+	for (const [name, way] of Object.entries(ways)) {
+		const core = await elector(t, short(), await dataSource(t, way));
+
+		assert.ok(core.amILeader(), name);
+		assert.equal(typeof core.token, "bigint", name);
+		assert.equal(await core.leaderId(), core.instanceId, name);
+		await sleep(500); // beyond a beat
+		assert.ok(core.amILeader(), name);
+		await core.shutdown();
+	}
+});
+
+test("jitter 0, and as large as the interval", async (t) => {
+	for (const jitterRange of [0, 300]) {
+		const core = await elector(t, short({ jitterRange }));
+		const { token } = core;
+
+		await sleep(2500);
+		assert.equal(core.token, token);
+		const [{ renewals }] = await sql("SELECT renewals FROM leader_lease WHERE id = $1", [core.lockId]);
+
+		assert.ok(renewals >= 5 && renewals <= 20, `${renewals} renewals`);
+		await core.shutdown();
+	}
+});
+
+test("who has the larger priority is next", async (t) => {
+	const config = short();
+	const leader = await elector(t, config);
+	const low = await elector(t, config);
+	const high = await elector(t, { ...config, priority: 9, info: "http://high" });
+
+	await until(async () => (await sql("SELECT FROM leader_waiting WHERE lock_id = $1", [config.lockId])).length === 2, "both wait");
+	await leader.shutdown();
+	await leading(high);
+	assert.equal(low.amILeader(), false);
+});
+
+test("an elector that is shut down while another waits leaves no term to a dead one", async (t) => {
+	const config = short();
+	const [one, two, three] = [await elector(t, config), await elector(t, config), await elector(t, config)];
+
+	await until(async () => (await sql("SELECT FROM leader_waiting WHERE lock_id = $1", [config.lockId])).length === 2, "both wait");
+	const at = clock();
+
+	await Promise.all([two.shutdown(), one.shutdown()]);
+	await leading(three);
+	assert.ok(clock() - at < 500, `${clock() - at} ms`);
+});
