@@ -21,6 +21,7 @@ async function elector(t, config = short(), source = undefined) {
 }
 
 const leading = (core, is = true) => until(() => core.amILeader() === is, is ? "it leads" : "it leads no more");
+const beats = async (core) => Number((await sql("SELECT renewals FROM leader_lease WHERE id = $1", [core.lockId]))[0].renewals);
 const nameOf = async (lock) => (await sql("SELECT le_leader($1) AS name", [lock]))[0].name;
 
 test("create() leads when it is done, if nobody else does", async (t) => {
@@ -275,7 +276,7 @@ test("no listener for errors: nobody dies", async (t) => {
 	const core = await elector(t, short(), await dataSource(t, { host: way.server.host, port: way.server.port }));
 
 	core.events.removeAllListeners();
-	way.close();
+	way.refuse();
 	await leading(core, false);
 	await until(() => core.silence > 100, "it fails");
 	await core.shutdown();
@@ -389,6 +390,28 @@ test("TypeORM's ways to configure a connection", async (t) => {
 		assert.ok(core.amILeader(), name);
 		await core.shutdown();
 	}
+});
+
+test("a heartbeat that fails is repeated soon: a short trouble costs no lead", async (t) => {
+	const way = await proxy(t);
+	const core = await elector(
+		t,
+		short({ leaseDuration: 5000, renewalInterval: 3000 }),
+		await dataSource(t, { host: way.server.host, port: way.server.port, poolErrorHandler: () => {} }),
+	);
+	const { token } = core;
+
+	for (let i = 0; i < 2; i++) {
+		const before = await beats(core);
+
+		await until(async () => (await beats(core)) > before, "a beat");
+		await sleep(2800);
+		way.refuse();
+		await until(() => core.silence > 0, "the next has failed");
+		way.refuse(false);
+	}
+	await sleep(3000);
+	assert.equal(core.token, token);
 });
 
 test("jitter 0, and as large as the interval", async (t) => {

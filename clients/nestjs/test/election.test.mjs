@@ -59,11 +59,11 @@ test("SIGSTOP of all of them: nobody dies, one leads again", async (t) => {
 	const { workers } = await fleet(t, { kind: "nest", config: short() });
 
 	for (const worker of workers) worker.kill("SIGSTOP");
-	await sleep(3000);
+	await sleep(6000); // whom the server has elected meanwhile is over, too
 	const woke = clock();
 
 	for (const worker of workers) worker.kill("SIGCONT");
-	await succeeded(workers, woke, FAILOVER + 1000);
+	await succeeded(workers, woke, 2 * FAILOVER);
 	assert.ok(workers.every((worker) => worker.exit === undefined));
 	never2(workers);
 });
@@ -131,6 +131,8 @@ test("a leader that is cut off: it knows by its deadline", async (t) => {
 	await succeeded(others, at, FAILOVER);
 	assert.equal(await cut.do("leads"), false);
 	assert.ok(cut.stints().at(-1)[1] - at < 2000, "it led beyond its deadline");
+	// and its work was told so, though nothing had come
+	assert.ok((await cut.message("deposed")).at - at < 2050);
 	// it is found again
 	way.mend();
 	const after = cut.messages.length;

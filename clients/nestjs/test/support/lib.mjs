@@ -183,8 +183,10 @@ export function gap(workers, from) {
 /** A way to the server that can be cut: then nothing gets through any more, and nobody is told. */
 export async function proxy(t) {
 	let isCut = false;
+	let isClosed = false;
 	const sockets = new Set();
 	const listener = createServer((near) => {
+		if (isClosed) return near.destroy();
 		const far = connect(server.port, server.host.startsWith("/") ? "127.0.0.1" : server.host);
 
 		for (const [socket, other] of [
@@ -210,13 +212,17 @@ export async function proxy(t) {
 			isCut = false;
 			for (const socket of sockets) socket.destroy();
 		},
-		close: () => {
-			listener.close();
-			for (const socket of sockets) socket.destroy();
+		/** Connections are closed, and new ones at once. */
+		refuse: (does = true) => {
+			isClosed = does;
+			if (does) for (const socket of sockets) socket.destroy();
 		},
 	};
 
-	t.after(way.close);
+	t.after(() => {
+		listener.close();
+		way.refuse();
+	});
 	return way;
 }
 

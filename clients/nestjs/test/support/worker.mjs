@@ -55,7 +55,7 @@ if (kind === "core") {
 }
 
 elector.events?.on("elected", ({ token }) => tell("elected", { token: String(token) }));
-elector.events?.on("deposed", (_term, reason) => tell("deposed", { reason }));
+elector.events?.on("deposed", (_term, reason) => tell("deposed", { reason, at: Number(micros()) / 1000 }));
 
 let stint = 0;
 let led = false;
