@@ -451,3 +451,25 @@ test("an elector that is shut down while another waits leaves no term to a dead 
 	await leading(three);
 	assert.ok(clock() - at < 500, `${clock() - at} ms`);
 });
+
+test("one that waits is shut down at once, also if it is cut off, and the server knows", async (t) => {
+	const config = short({ leaseDuration: 3000 });
+	const leader = await elector(t, config);
+	const waits = async () => (await sql("SELECT FROM leader_waiting WHERE lock_id = $1", [config.lockId])).length;
+	const way = await proxy(t);
+
+	for (const isCut of [false, true]) {
+		const core = await elector(t, config, await dataSource(t, { host: way.server.host, port: way.server.port }));
+
+		await until(async () => (await waits()) === 1, "it waits");
+		if (isCut) way.cut();
+		const at = clock();
+
+		await core.shutdown();
+		const took = clock() - at;
+
+		assert.ok(took < (isCut ? 1500 : 200), `took ${took} ms`);
+		if (!isCut) await until(async () => (await waits()) === 0, "it waits no more", 500);
+	}
+	assert.ok(leader.amILeader());
+});

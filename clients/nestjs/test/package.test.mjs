@@ -40,9 +40,13 @@ class Tasks {
 		});
 	}
 }
+@LeaderOnly({ follower: "refuse" })
+class Orders {
+	@OnElected() begin(): void {}
+}
 export const core: Promise<LeaderElectorCore> = LeaderElectorCore.create(new DataSource({ type: "postgres" }), {});
 export const made = (source: DataSource) => new LeaderElectorCore(source.getRepository(LeaderLease), { leaseDuration: 15000 });
-export { Tasks, createLeaderLeaseEntity };
+export { Orders, Tasks, createLeaderLeaseEntity };
 `;
 
 test("import and require give the same classes", async (t) => {

@@ -85,6 +85,7 @@ for (const [config, message] of [
 	[{ info: "ä".repeat(257) }, /info is 'ä+', and must be a string of 1 to 512 bytes/],
 	[{ pauseAfterRelease: -1 }, /pauseAfterRelease is -1/],
 	[{ legacySchema: "" }, /legacySchema is ''/],
+	[{ legacySchema: "public", leaseDuration: 60000, renewalInterval: 14000, jitterRange: 1000 }, /renewalInterval 14000 plus jitterRange 1000 is not below 15000/],
 	[{ legacySchema: "public", lockId: 2 ** 31 }, /lockId is 2147483648, and with legacySchema/],
 ])
 	test(`refused: ${String(message).slice(1, 60)}`, () => {

@@ -6,8 +6,8 @@
 import { now } from "./clock";
 import { quoted } from "./names";
 import type { Session } from "./session";
+import { LEGACY_LEASE } from "./settings";
 
-const LEASE = 15_000;
 const GRACE = 5_000;
 
 export class LegacyLock {
@@ -30,13 +30,13 @@ export class LegacyLock {
 		const sent = now();
 		const row = await session.ask(
 			`INSERT INTO ${this.table} AS l (id, leader_id, expires_at)
-			 VALUES ($1, $2, pg_catalog.now() + INTERVAL '${LEASE} ms')
+			 VALUES ($1, $2, pg_catalog.now() + INTERVAL '${LEGACY_LEASE} ms')
 			 ON CONFLICT (id) DO UPDATE SET expires_at = EXCLUDED.expires_at WHERE l.leader_id = EXCLUDED.leader_id
 			 RETURNING 1`,
 			[this.lockId, this.instance],
 		);
 
-		return row === undefined ? undefined : sent + LEASE;
+		return row === undefined ? undefined : sent + LEGACY_LEASE;
 	}
 
 	async release(session: Session): Promise<void> {

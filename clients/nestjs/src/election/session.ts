@@ -9,8 +9,9 @@ export type Row = readonly (string | null)[];
 
 /** What pg's type declarations leave out */
 interface Backend {
-	processID: number;
-	secretKey: number;
+	/** null: a pooler has told none */
+	processID: number | null;
+	secretKey: number | null;
 	host: string;
 	port: number;
 }
@@ -120,6 +121,8 @@ export class Session {
 
 		if (client === undefined || socket === undefined) return;
 		const { processID, secretKey, host, port } = client as unknown as Backend;
+
+		if (processID === null || secretKey === null) return;
 		const request = Buffer.alloc(16);
 
 		request.writeInt32BE(16, 0);

@@ -51,6 +51,9 @@ export interface Settings {
 	readonly legacySchema: string | undefined;
 }
 
+/** How long a row of nest-leader-election's is good for, whatever that is configured to */
+export const LEGACY_LEASE = 15_000;
+
 const DAY = 86_400_000;
 const TIMER_MAX = 2 ** 31 - 1;
 const INT8_MAX = 2n ** 63n - 1n;
@@ -101,6 +104,10 @@ export function settingsOf(config: LeaderElectorConfig): Settings {
 			`renewalInterval ${renewal} plus jitterRange ${jitter} is not below leaseDuration ${lease}: the lease would run out between two renewals`,
 		);
 	if (jitter > renewal) throw new RangeError(`jitterRange ${jitter} is larger than renewalInterval ${renewal}`);
+	if (config.legacySchema != null && renewal + jitter >= LEGACY_LEASE)
+		throw new RangeError(
+			`renewalInterval ${renewal} plus jitterRange ${jitter} is not below ${LEGACY_LEASE}: with legacySchema the old table's lease would run out between two renewals`,
+		);
 	if (config.legacySchema != null && (lockId > INT4_MAX || lockId < -INT4_MAX - 1n))
 		throw new RangeError(`lockId is ${lockId}, and with legacySchema must be an integer of the old table: it fits in 4 bytes`);
 	return {
