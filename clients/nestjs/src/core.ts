@@ -27,7 +27,7 @@ export class LeaderElectorCore {
 	private readonly dataSource: DataSource;
 	private readonly election: Election;
 	private initialized: Promise<void> | undefined;
-	private complaint: string | undefined;
+	private complaint: { message: string; since: number } | undefined;
 
 	/**
 	 * @param repository of the entity LeaderLease; it tells which database
@@ -45,10 +45,7 @@ export class LeaderElectorCore {
 			new Session(() => this.connection(), patienceOf(settings)),
 			legacySchema === undefined ? undefined : new LegacyLock(legacySchema, lockId, instance),
 		);
-		this.events.on("elected", ({ token }) => {
-			this.complaint = undefined;
-			this.logger.log(`leads lock ${lockId}, token ${token}`);
-		});
+		this.events.on("elected", ({ token }) => this.logger.log(`leads lock ${lockId}, token ${token}`));
 		this.events.on("deposed", (_term, reason) => this.logger.log(`leads lock ${lockId} no more: ${reason}`));
 		this.events.on("error", (error) => this.complain(messageOf(error)));
 		if (config.baseCleanInterval != null)
@@ -108,7 +105,7 @@ export class LeaderElectorCore {
 	/**
 	 * Runs work if this instance leads, with a signal that is aborted when it does
 	 * not any more; resolves to undefined, and runs nothing, if it does not.  Do not
-	 * await release() in it: that waits for the work.
+	 * await release() or shutdown() in it: those wait for the work.
 	 */
 	whileLeader<T>(work: (signal: AbortSignal, term: LeaderTerm) => T | Promise<T>): Promise<T | undefined> {
 		return this.election.whileLeader((term) => work(term.signal, term));
@@ -199,10 +196,13 @@ export class LeaderElectorCore {
 		return { ...master.options, password: master.options.password, ssl: master.options.ssl, application_name: this.name };
 	}
 
-	/** Once for each trouble, and not at each attempt */
+	/** As long as the server does not answer, once and not at each attempt */
 	private complain(message: string): void {
-		if (message !== this.complaint) this.logger.error(message);
-		this.complaint = message;
+		const since = this.election.failsSince;
+
+		if (since !== undefined && since === this.complaint?.since && message === this.complaint.message) return;
+		this.complaint = since === undefined ? undefined : { message, since };
+		this.logger.error(message);
 	}
 }
 

@@ -39,6 +39,8 @@ export function patienceOf(settings: Settings): number {
 export class Election extends EventEmitter<ElectionEvents> {
 	/** where the extension is, as SQL writes it; undefined: the server has not been reached yet */
 	schema: string | undefined;
+	/** when the server has begun not to answer; undefined: it does */
+	failsSince: number | undefined;
 
 	private term: Term | undefined;
 	/** its end has been asked for, and nobody has answered */
@@ -49,7 +51,6 @@ export class Election extends EventEmitter<ElectionEvents> {
 	private readonly stopping = new AbortController();
 	private wake: () => void = () => {};
 	private hasAnswered = false;
-	private failsSince: number | undefined;
 	private isSchemaSure = false;
 	private waitMax = WAIT_MAX;
 
