@@ -375,6 +375,26 @@ test("a role that may not elect is told so", async (t) => {
 	await assert.rejects(LeaderElectorCore.create(await dataSource(t, { username: role }), short()), { code: "42501" });
 });
 
+test("a server that answers, and refuses: that is silence, too, and logged once", async (t) => {
+	const role = `fallen_${freshLock()}`;
+	const grant = "FUNCTION le_campaign, le_keep_alive, le_transfer, le_release";
+
+	await sql(`CREATE ROLE ${role} LOGIN`);
+	await sql(`GRANT EXECUTE ON ${grant} TO ${role}`);
+	t.after(() => sql(`DROP OWNED BY ${role}; DROP ROLE ${role}`));
+	const core = await elector(t, short(), await dataSource(t, { username: role }));
+	const errors = [];
+
+	core.logger.error = (message) => errors.push(message);
+	await sql(`REVOKE EXECUTE ON ${grant} FROM ${role}`);
+	await until(() => core.silence > 2500, "it grows");
+	assert.equal(core.amILeader(), false);
+	assert.deepEqual(errors, ["permission denied for function le_keep_alive", "permission denied for function le_campaign"]);
+	await sql(`GRANT EXECUTE ON ${grant} TO ${role}`);
+	await leading(core);
+	assert.equal(core.silence, 0);
+});
+
 test("a statement_timeout, of a role or of the pool, does not end the waiting", async (t) => {
 	const role = `hasty_${freshLock()}`;
 

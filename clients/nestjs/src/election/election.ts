@@ -13,7 +13,7 @@ import { now } from "./clock";
 import { isHopeless, SetupError } from "./errors";
 import type { LegacyLock } from "./legacy";
 import { quoted } from "./names";
-import type { Row, Session } from "./session";
+import type { Session } from "./session";
 import type { Settings } from "./settings";
 import { Term, type LeaderTerm } from "./term";
 
@@ -178,12 +178,10 @@ export class Election extends EventEmitter<ElectionEvents> {
 		});
 	}
 
-	private async ask(text: string, values: unknown[], wait = 0, signal?: AbortSignal): Promise<Row | undefined> {
-		const row = await this.session.ask(text, values, wait, signal);
-
+	/** It has answered what counts: to look for the extension does not. */
+	private heard(): void {
 		this.hasAnswered = true;
 		this.failsSince = undefined;
-		return row;
 	}
 
 	// ---- Where the extension is ----
@@ -191,10 +189,7 @@ export class Election extends EventEmitter<ElectionEvents> {
 	/** A function of the extension's, with its schema */
 	private async named(call: string): Promise<string> {
 		if (!this.isSchemaSure) {
-			if (!(await this.findSchema()) && this.settings.createsExtension) {
-				await this.createExtension();
-				await this.findSchema();
-			}
+			if (!(await this.findSchema()) && this.settings.createsExtension) await this.createExtension();
 			if (this.schema === undefined)
 				throw new SetupError("this database has no extension leader_election: CREATE EXTENSION leader_election");
 			this.isSchemaSure = true;
@@ -204,7 +199,7 @@ export class Election extends EventEmitter<ElectionEvents> {
 
 	/** @returns false: there is none */
 	private async findSchema(): Promise<boolean> {
-		const row = await this.ask(
+		const row = await this.session.ask(
 			`SELECT pg_catalog.quote_ident(n.nspname), n.nspname,
 			        (SELECT s.setting FROM pg_catalog.pg_settings s WHERE s.name OPERATOR(pg_catalog.=) 'statement_timeout')
 			   FROM pg_catalog.pg_namespace n, pg_catalog.pg_extension e
@@ -228,11 +223,16 @@ export class Election extends EventEmitter<ElectionEvents> {
 	private async createExtension(): Promise<void> {
 		const { schema } = this.settings;
 
-		if (schema !== undefined) await this.ask(`CREATE SCHEMA IF NOT EXISTS ${quoted(schema)}`, []);
-		await this.ask(
-			`CREATE EXTENSION IF NOT EXISTS leader_election${schema === undefined ? "" : ` SCHEMA ${quoted(schema)}`}`,
-			[],
-		);
+		const where = schema === undefined ? "" : ` SCHEMA ${quoted(schema)}`;
+
+		try {
+			if (schema !== undefined) await this.session.ask(`CREATE SCHEMA IF NOT EXISTS ${quoted(schema)}`, []);
+			await this.session.ask(`CREATE EXTENSION IF NOT EXISTS leader_election${where}`, []);
+			await this.findSchema();
+		} catch (error) {
+			// another may have been just before us
+			if (!(await this.findSchema())) throw error;
+		}
 	}
 
 	// ---- Terms ----
@@ -245,13 +245,14 @@ export class Election extends EventEmitter<ElectionEvents> {
 		// for as long as a lease, because a tenth of the wait is missing from it
 		const wait = hasAnswered ? Math.floor(Math.min(lease, this.waitMax)) : 0;
 		const sent = now();
-		const row = await this.ask(
+		const row = await this.session.ask(
 			`SELECT elected, token, valid_for_ms FROM ${call}`,
 			[lockId, instance, lease, wait, info, priority],
 			wait,
 			this.stopping.signal,
 		);
 
+		this.heard();
 		if (row?.[0] === "t") this.begin(BigInt(row[1] as string), sent + Number(row[2]));
 	}
 
@@ -269,7 +270,7 @@ export class Election extends EventEmitter<ElectionEvents> {
 		const { lockId, instance, renewal, jitter } = this.settings;
 		const call = await this.named("le_keep_alive($1, $2, $3)");
 		const sent = now();
-		const row = await this.ask(`SELECT leads, valid_for_ms, resign_requested FROM ${call}`, [
+		const row = await this.session.ask(`SELECT leads, valid_for_ms, resign_requested FROM ${call}`, [
 			lockId,
 			instance,
 			term.token,
@@ -279,6 +280,7 @@ export class Election extends EventEmitter<ElectionEvents> {
 		if (row?.[0] !== "t") return this.depose(term, "the server says that it does not lead");
 		term.deadline = sent + Number(row[1]);
 		if (this.legacy !== undefined) await this.beatLegacy(term, this.legacy);
+		this.heard();
 		// not before: what has failed is to be repeated soon
 		term.nextBeat = sent + renewal + jitter * (2 * Math.random() - 1);
 		this.watch(term);
@@ -359,9 +361,10 @@ export class Election extends EventEmitter<ElectionEvents> {
 
 		await this.legacy?.release(this.session);
 		// to the first that waits, so that there is always a leader
-		const row = await this.ask(`SELECT ${await this.named("le_transfer($1, $2, $3)")}`, values);
+		const row = await this.session.ask(`SELECT ${await this.named("le_transfer($1, $2, $3)")}`, values);
 
-		if (row?.[0] !== "t") await this.ask(`SELECT ${await this.named("le_release($1, $2, $3)")}`, values);
+		if (row?.[0] !== "t") await this.session.ask(`SELECT ${await this.named("le_release($1, $2, $3)")}`, values);
+		this.heard();
 		this.dying = undefined;
 		this.notBefore = now() + pause;
 		this.forget(term);

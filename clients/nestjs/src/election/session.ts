@@ -134,7 +134,7 @@ export class Session {
 			: connect(`${host}/.s.PGSQL.${port}`);
 
 		messenger.on("error", () => {});
-		messenger.end(request);
+		messenger.write(request); // the server closes; PgBouncer 1.18 exits if we do
 		abandon(messenger, this.patience);
 	}
 }
