@@ -131,7 +131,7 @@ export class LeaderElectorCore {
 		return term.token;
 	}
 
-	/** For how many milliseconds the server has not answered; 0: it does, undefined: it never has */
+	/** For how many milliseconds to ask the server has failed; 0: it answers, undefined: it never has */
 	get silence(): number | undefined {
 		return this.election.silence();
 	}

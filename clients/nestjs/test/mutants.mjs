@@ -122,8 +122,8 @@ const mutants = [
 		"level !== Object.prototype; level",
 		"level === target.prototype; level"],
 	["subscribed-twice", "nest", "in turn", "nest/subscribers.ts",
-		"private instances(): Set<Instance> {\n\t\treturn new Set(",
-		"private instances(): Instance[] {\n\t\treturn ("],
+		"return new Set(",
+		"return ([] as any).concat("],
 	["not-told-late", "nest", "in turn", "nest/subscribers.ts",
 		"if (elected?.term !== undefined) void",
 		"if (elected === null) void"],
@@ -164,11 +164,14 @@ for (const [name, file, tests, path, from, to] of mutants) {
 	// what is not used any more is no error here
 	run("node_modules/.bin/tsc", ["--noUnusedLocals", "false", "--noUnusedParameters", "false"]);
 	run("node", ["build-esm.cjs"]);
-	const { status, stdout } = run("node", ["--test", "--test-reporter=tap", `--test-name-pattern=${tests}`, `test/${file}.test.mjs`]);
+	const { stdout } = run("node", ["--test", "--test-reporter=tap", `--test-name-pattern=${tests}`, `test/${file}.test.mjs`]);
 	const failures = [...stdout.matchAll(/not ok \d+ - (?!.*# SKIP)(.*)/g)].map(([, title]) => title);
 
-	if (status === 0) missed++;
-	console.log(`${name}: ${status === 0 ? "MISSED" : `caught: ${failures.join("; ") || "does not end"}`}`);
+	const caught = failures.filter((title) => new RegExp(tests).test(title));
+
+	if (caught.length === 0) missed++;
+	// a whole file that fails shows nothing: there the fault is none that compiles
+	console.log(`${name}: ${caught.length === 0 ? "MISSED" : "caught:"} ${(caught.length > 0 ? caught : failures).join("; ")}`);
 	rmSync(place, { recursive: true });
 }
 console.log(`${missed} missed`);

@@ -3,7 +3,7 @@ import "reflect-metadata";
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createLeaderLeaseEntity, LeaderElectionMigrationBase, LeaderElectorCore, LeaderLease } from "../dist/index.mjs";
-import { dataSource, freshLock, sql } from "./support/lib.mjs";
+import { dataSource, freshLock, sql, until } from "./support/lib.mjs";
 
 async function database(t) {
 	const name = `typeorm_${freshLock()}`;
@@ -31,10 +31,13 @@ test("the migration makes schema, extension and grants; a role of the applicatio
 	await owner.runMigrations();
 	const entity = createLeaderLeaseEntity("Wahl");
 	const source = await dataSource(t, { database: name, username: role, entities: [entity] });
-	const core = await LeaderElectorCore.create(source, { lockId: 9007199254740993n, schema: "Wahl" });
+	const core = await LeaderElectorCore.create(source, { lockId: 9007199254740993n, schema: "Wahl", leaseDuration: 2000, renewalInterval: 100 });
 
 	t.after(() => core.shutdown());
 	assert.ok(core.amILeader());
+	const errors = [];
+
+	core.events.on("error", (error) => errors.push(error.message));
 	const [lease] = await source.getRepository(entity).find();
 
 	assert.equal(lease.id, 9007199254740993n);
@@ -46,7 +49,13 @@ test("the migration makes schema, extension and grants; a role of the applicatio
 
 	assert.equal((await source.getRepository(entity).findOneBy(by)).leaderId, core.instanceId);
 	await source.transaction((manager) => core.guard(manager));
+	const renewals = async () => (await sql('SELECT renewals FROM "Wahl".leader_lease', [], { database: name }))[0].renewals;
+
+	await until(async () => (await renewals()) > 0, "it renews");
+	assert.equal(await core.leaderId(), core.instanceId);
 	await core.shutdown();
+	assert.deepEqual(errors, []);
+	assert.equal((await sql('SELECT FROM "Wahl".leader_lease', [], { database: name })).length, 0, "given back");
 	await owner.undoLastMigration();
 	assert.equal((await sql("SELECT FROM pg_extension WHERE extname = 'leader_election'", [], { database: name })).length, 0);
 	await source.destroy();

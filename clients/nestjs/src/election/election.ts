@@ -81,7 +81,7 @@ export class Election extends EventEmitter<ElectionEvents> {
 		return this.term?.leads ? this.term.face : undefined;
 	}
 
-	/** For how many milliseconds the server has not answered; 0: it does, undefined: it never has */
+	/** For how many milliseconds to ask the server has failed; 0: it answers, undefined: it never has */
 	silence(): number | undefined {
 		if (!this.hasAnswered) return undefined;
 		return this.failsSince === undefined ? 0 : now() - this.failsSince;

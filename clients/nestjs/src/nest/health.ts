@@ -10,7 +10,7 @@ export interface ElectionHealth {
 	instance: string;
 	/** the fencing token; a string, because JSON has no bigint */
 	token?: string;
-	/** for how many milliseconds the server has not answered; missing: it never has */
+	/** for how many milliseconds to ask the server has failed; missing: it has never answered */
 	silence?: number;
 }
 
@@ -18,7 +18,7 @@ export interface ElectionHealth {
 export class LeaderElectionHealthIndicator {
 	constructor(@Inject(LeaderElectorService) private readonly elector: LeaderElectorService) {}
 
-	/** Down if the server has not answered for a lease. */
+	/** Down if to ask the server has failed for a lease, or it has never answered. */
 	check<K extends string = "leaderElection">(key = "leaderElection" as K): Record<K, ElectionHealth> {
 		const { lockId, instanceId, token, silence, leaseDuration } = this.elector;
 		const isUp = silence !== undefined && silence < leaseDuration;
