@@ -493,16 +493,24 @@ test("who has the larger priority is next", async (t) => {
 	assert.equal(low.amILeader(), false);
 });
 
-test("an elector that is shut down while another waits leaves no term to a dead one", async (t) => {
-	const config = short();
-	const [one, two, three] = [await elector(t, config), await elector(t, config), await elector(t, config)];
+test("whoever is shut down at the moment at which it is handed the lead leaves it to the next", async (t) => {
+	const source = await dataSource(t);
+	let lapses = 0;
 
-	await until(async () => (await sql("SELECT FROM leader_waiting WHERE lock_id = $1", [config.lockId])).length === 2, "both wait");
-	const at = clock();
+	for (let i = 0; i < 40; i++) {
+		const config = short();
+		const [one, two, three] = [await elector(t, config, source), await elector(t, config, source), await elector(t, config, source)];
 
-	await Promise.all([two.shutdown(), one.shutdown()]);
-	await leading(three);
-	assert.ok(clock() - at < 500, `${clock() - at} ms`);
+		await until(async () => (await sql("SELECT FROM leader_waiting WHERE lock_id = $1", [config.lockId])).length === 2, "both wait");
+		const at = clock();
+
+		await Promise.all([one.shutdown(), sleep(i / 4).then(() => two.shutdown())]);
+		await leading(three);
+		if (clock() - at > 1000) lapses++;
+		await three.shutdown();
+	}
+	// a commit that takes long leaves a term to one that is gone; without care it is one in three
+	assert.ok(lapses <= 3, `${lapses} times nobody led for a lease`);
 });
 
 test("one that waits is shut down at once, also if it is cut off, and the server knows", async (t) => {
@@ -521,7 +529,7 @@ test("one that waits is shut down at once, also if it is cut off, and the server
 		await core.shutdown();
 		const took = clock() - at;
 
-		assert.ok(took < (isCut ? 1500 : 200), `took ${took} ms`);
+		assert.ok(took < (isCut ? 1500 : 400), `took ${took} ms`);
 		if (!isCut) await until(async () => (await waits()) === 0, "it waits no more", 500);
 	}
 	assert.ok(leader.amILeader());

@@ -26,6 +26,10 @@ export interface ElectionEvents {
 	error: [error: Error];
 }
 
+/** SQLSTATE query_canceled */
+const CANCELED = "57014";
+/** How long a commit takes, most of the time */
+const COMMIT = 100;
 const WAIT_MAX = 30_000;
 const RETRY_MIN = 50;
 const RETRY_MAX = 1000;
@@ -245,15 +249,29 @@ export class Election extends EventEmitter<ElectionEvents> {
 		// for as long as a lease, because a tenth of the wait is missing from it
 		const wait = hasAnswered ? Math.floor(Math.min(lease, this.waitMax)) : 0;
 		const sent = now();
-		const row = await this.session.ask(
-			`SELECT elected, token, valid_for_ms FROM ${call}`,
-			[lockId, instance, lease, wait, info, priority],
-			wait,
-			this.stopping.signal,
-		);
+		const values = [lockId, instance, lease, wait, info, priority];
+		const row = await this.session
+			.ask(`SELECT elected, token, valid_for_ms FROM ${call}`, values, wait, this.stopping.signal)
+			.catch((error) => this.giveUp(error));
 
 		this.heard();
 		if (row?.[0] === "t") this.begin(BigInt(row[1] as string), sent + Number(row[2]));
+	}
+
+	/**
+	 * We have had the server cancel, and may have been handed the lead nevertheless,
+	 * by a transaction that has been before it, or is on the way to its commit.
+	 */
+	private async giveUp(error: { code?: string }): Promise<never> {
+		const { lockId, instance } = this.settings;
+		const release = async () =>
+			(await this.session.ask(`SELECT ${await this.named("le_release($1, $2)")}`, [lockId, instance]))?.[0] === "t";
+
+		if (error.code === CANCELED && this.stopping.signal.aborted && !(await release())) {
+			await this.sleep(COMMIT);
+			await release();
+		}
+		throw error;
 	}
 
 	private begin(token: bigint, deadline: number): void {
