@@ -509,7 +509,7 @@ test("whoever is shut down at the moment at which it is handed the lead leaves i
 		if (clock() - at > 1000) lapses++;
 		await three.shutdown();
 	}
-	// a commit that takes long leaves a term to one that is gone; without care it is one in three
+	// a commit that takes long leaves a term to one that is gone; without care that is often
 	assert.ok(lapses <= 3, `${lapses} times nobody led for a lease`);
 });
 
