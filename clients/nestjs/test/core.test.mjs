@@ -125,7 +125,7 @@ test("release() hands over, and goes on as a contender after the pause", async (
 	await Promise.all([one.release(), one.release()]);
 	assert.equal(one.amILeader(), false);
 	await leading(other);
-	assert.ok(clock() - at < 500, "handed over at once");
+	assert.ok(clock() - at < 1000, "handed over at once");
 	assert.ok(other.token > first);
 	// not for a moment did nobody lead
 	assert.deepEqual(await sql("SELECT ended_how FROM leader_history WHERE lock_id = $1", [config.lockId]), [{ ended_how: "transferred" }]);
@@ -194,7 +194,7 @@ test("work that never ends: release() gives up after a lease, and nobody else le
 	const at = clock();
 
 	await core.release();
-	assert.ok(clock() - at >= 1990 && clock() - at < 2600, `${clock() - at} ms`);
+	assert.ok(clock() - at >= 1990 && clock() - at < 3500, `${clock() - at} ms`);
 	assert.equal(await nameOf(core.lockId), core.instanceId);
 	await until(async () => (await nameOf(core.lockId)) === null, "the lease has run out");
 	finish();
@@ -340,7 +340,7 @@ test("a server that accepts and never answers", async (t) => {
 	const at = clock();
 	const core = await elector(t, short(), source); // is done nevertheless
 
-	assert.ok(clock() - at < 1500, `${clock() - at} ms`);
+	assert.ok(clock() - at < 2500, `${clock() - at} ms`);
 	assert.equal(core.amILeader(), false);
 	source.driver.master.options.port = real;
 	await leading(core);
@@ -529,8 +529,8 @@ test("one that waits is shut down at once, also if it is cut off, and the server
 		await core.shutdown();
 		const took = clock() - at;
 
-		assert.ok(took < (isCut ? 1500 : 400), `took ${took} ms`);
-		if (!isCut) await until(async () => (await waits()) === 0, "it waits no more", 500);
+		assert.ok(took < (isCut ? 2500 : 700), `took ${took} ms`);
+		if (!isCut) await until(async () => (await waits()) === 0, "it waits no more", 2000);
 	}
 	assert.ok(leader.amILeader());
 });

@@ -122,7 +122,7 @@ describe("with the old library", { concurrency: true, timeout: 120_000 }, () => 
 
 		await one.do("release");
 		await until(() => gap([two], told) < Infinity, "it leads");
-		assert.ok(gap([two], told) < 1500, `took ${gap([two], told)} ms`);
+		assert.ok(gap([two], told) < 4000, `took ${gap([two], told)} ms`);
 		never2([one, two]);
 	});
 
@@ -136,7 +136,7 @@ describe("with the old library", { concurrency: true, timeout: 120_000 }, () => 
 
 		core.events.on("deposed", (_term, reason) => reasons.push(reason));
 		await sql(`UPDATE ${TABLE} SET leader_id = 'abcdef' WHERE id = $1`, [lockId]);
-		await until(() => !core.amILeader(), "it leads no more", 1500);
+		await until(() => !core.amILeader(), "it leads no more", 4000);
 		assert.deepEqual(reasons, ["another instance has the row of nest-leader-election"]);
 		assert.equal(await row(lockId), "abcdef");
 		await sleep(1500);
@@ -165,7 +165,7 @@ describe("with the old library", { concurrency: true, timeout: 120_000 }, () => 
 
 		try {
 			await until(() => !core.amILeader(), "it leads no more", 17_000);
-			assert.ok(clock() - at > 13_000 && clock() - at <= 15_100, `${clock() - at} ms`);
+			assert.ok(clock() - at > 13_000 && clock() - at <= 15_500, `${clock() - at} ms`);
 		} finally {
 			await locker.rollbackTransaction();
 			await locker.release();

@@ -69,7 +69,7 @@ setInterval(() => {
 		writeSync(file, `${before} ${micros()} ${stint}\n`);
 	}
 	// the old one has no events; this one may have been elected before we listened
-	if (leads !== led && (kind === "old" || stint === 1)) tell(leads ? "elected" : "deposed");
+	if (leads !== led && (kind === "old" || (leads && stint === 1))) tell(leads ? "elected" : "deposed");
 	led = leads;
 }, 3).unref();
 
