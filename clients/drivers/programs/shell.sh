@@ -14,7 +14,7 @@ answer() {
 	esac
 	if [ "$command" = open ]; then
 		# psql reads its input line by line: the rest comes later
-		{ printf '%s;\n' "$sql" '\echo open'; read -r _; } | guarded "${token:-1}" 2> "$work/error" || status=$?
+		{ printf '%s\n' "$sql;" '\echo open'; read -r _; } | guarded "${token:-1}" 2> "$work/error" || status=$?
 	else
 		printf '%s;\n' "$sql" | guarded "${token:-1}" > /dev/null 2> "$work/error" || status=$?
 	fi
