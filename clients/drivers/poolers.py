@@ -90,7 +90,7 @@ def try_pgbouncer(t, folder, scenario):
 
 
 def try_pgpool(t, folder, scenario):
-    """With a standby to which everything goes that does not write."""
+    """With a standby to which everything goes that does not write, and its cache of queries."""
     standby, port = os.path.join(folder, "standby"), 6410
     subprocess.run(["pg_basebackup", "-D", standby, "-R", "-c", "fast", "--no-sync"], check=True,
                    stdout=subprocess.DEVNULL)
@@ -111,6 +111,9 @@ backend_hostname1 = '%s'
 backend_port1 = 6411
 backend_weight1 = 1
 load_balance_mode = on
+memory_cache_enabled = on
+memqcache_method = 'shmem'
+memqcache_oiddir = '%s/oids'
 num_init_children = 8
 sr_check_period = 1
 sr_check_user = 'postgres'
@@ -118,7 +121,8 @@ sr_check_database = 'postgres'
 pid_file_name = '%s/pgpool.pid'
 logdir = '%s'
 work_dir = '%s'
-""" % (port, folder, folder, os.environ["PGHOST"], os.environ["PGPORT"], folder, folder, folder, folder))
+""" % (port, folder, folder, os.environ["PGHOST"], os.environ["PGPORT"], folder, folder, folder, folder, folder))
+    os.mkdir(os.path.join(folder, "oids"))
     write(folder, "pcp.conf", "")
     write(folder, "pool_hba.conf", "local all all trust\n")
     subprocess.run(control + ["start"], check=True, stdin=subprocess.DEVNULL)
@@ -128,6 +132,7 @@ work_dir = '%s'
                                            "-a", "pool_hba.conf"])
         t.wait("what only reads goes to the standby", "6411", lambda: ask(
             folder, port, t.db, "SELECT current_setting('port')"))
+        t.check("the cache is on", "shmem", ask(folder, port, t.db, "PGPOOL SHOW memqcache_method"))
         scenario("pgpool", folder, port)
         for call in ("le_try_acquire(7, 'a')", "le_renew(7, 'a')", "le_is_leader(7, 'a')",
                      "le_leader(7) = 'a'", "le_token(7, 'a') > 0", "elected FROM le_campaign(7, 'a')",
