@@ -20,6 +20,9 @@ fact('the cache swallows the second', 1, sent)
 sent = 0
 ActiveRecord::Base.cache { db.uncached { 2.times(&beats) } }
 fact('uncached does not', 2, sent)
+sent = 0
+ActiveRecord::Base.cache { 2.times { db.exec_query("SELECT le_renew(9, 'x')") } }
+fact('nor does exec_query', 2, sent)
 fact('a false is false', false, db.select_value("SELECT le_is_leader(9, 'y')"))
 fact('a token is an Integer', Integer, db.select_value("SELECT le_token(9, 'x')").class)
 pids = [db, Thread.new { ActiveRecord::Base.connection }.value].map { |c| c.select_value('SELECT pg_backend_pid()') }
@@ -30,6 +33,11 @@ rescue ActiveRecord::StatementInvalid => e
   fact('the cause has the state', '25001', e.cause.result.error_field(PG::PG_DIAG_SQLSTATE))
 end
 # a transaction in a transaction is the outer one, whose COMMIT is the one that fails
+class Work < ActiveRecord::Base
+  self.table_name = 'unfenced'
+  after_commit { $called = true }
+end
+db.execute('CREATE TEMP TABLE unfenced (id serial, token bigint)')
 inner = nil
 begin
   ActiveRecord::Base.transaction do
@@ -37,6 +45,7 @@ begin
       db.execute("SELECT le_guard(9, 'x')")
       db.execute('CREATE TEMP TABLE t (n int)')
     end
+    Work.create!(token: 1)
     inner = 'left'
     PG.connect.exec("SELECT le_release(9, 'x')")
   end
@@ -44,4 +53,7 @@ rescue ActiveRecord::StatementInvalid => e
   fact('the outer COMMIT fails', 'LE001', e.cause.result.error_field(PG::PG_DIAG_SQLSTATE))
 end
 fact('not the inner one', 'left', inner)
+fact('after_commit is not called', nil, $called)
+Work.create!(token: 1)
+fact('else it is', true, $called)
 pg.close

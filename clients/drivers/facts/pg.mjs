@@ -16,3 +16,16 @@ fact('the largest lock is not', false, String(Number('9223372036854775807')) ===
 const error = await db.query("SELECT 1; SELECT le_try_acquire(8, 'x')").catch((e) => e);
 fact('several statements in one string are a block', '25001', error.code);
 await db.end();
+
+const hasty = new pg.Client({ query_timeout: 100, application_name: 'hasty' });
+hasty.on('error', () => {});
+await hasty.connect();
+fact('query_timeout', 'Query read timeout', await hasty.query('SELECT pg_sleep(2)').catch((e) => e.message));
+pg.defaults.parseInt8 = true;
+const other = new pg.Client();
+await other.connect();
+fact('does not cancel', 1, (await other.query(
+	"SELECT count(*) FROM pg_stat_activity WHERE application_name = 'hasty' AND state = 'active'")).rows[0].count);
+fact('parseInt8 makes numbers', 'number', typeof (await other.query("SELECT le_token(9, 'x')")).rows[0].le_token);
+await other.end();
+process.exit(0);

@@ -17,4 +17,10 @@ fact('which is no JSON', 'TypeError', (() => {
 })());
 const error = await prisma.$transaction((tx) => tx.$queryRaw`SELECT le_try_acquire(8, 'x')`).catch((e) => e);
 fact('an error of a query has a code of Prisma', 'P2010', error.code);
+await prisma.$queryRaw`SELECT le_try_acquire(1, 'x')`;
+const [, rows] = await prisma.$transaction([
+	prisma.$queryRaw`SELECT le_guard(1, 'x')`,
+	prisma.$executeRaw`INSERT INTO work (token) VALUES (0)`,
+]);
+fact('a list is a transaction', 1, rows);
 await prisma.$disconnect();

@@ -13,6 +13,10 @@ try:
 except psycopg.errors.ActiveSqlTransaction as error:
     fact("a transaction by default", "25001", error.sqlstate)
 db.rollback()
+db.execute("CREATE TEMP TABLE t (n int)")
+with db.transaction():
+    db.execute("INSERT INTO t VALUES (1)")
+fact("transaction() after a statement is a savepoint", psycopg.pq.TransactionStatus.INTRANS, db.info.transaction_status)
 with db:
     pass
 fact("with closes the connection", True, db.closed)

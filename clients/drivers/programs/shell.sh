@@ -26,11 +26,12 @@ while true; do
 		turn
 		next=$(($(clock) + pause))
 	fi
-	left=$((next - $(clock)))
-	[ "$left" -gt 0 ] || left=1
-	if read -r -t "$((left / 1000)).$(printf %03d $((left % 1000)))" command sql; then
+	if read -r -t 0; then       # a whole line is there; a read that waits may be cut off in the middle
+		read -r command sql
 		[ "$command" != stop ] || break
 		answer "$command" "$sql"
+	else
+		sleep 0.05
 	fi
 done
 step_down

@@ -1,0 +1,15 @@
+// What docs/drivers.md says of postgres.js.
+import postgres from 'postgres';
+
+const fact = (what, wanted, got) =>
+	console.log(wanted === got ? `ok ${what}` : `not ok ${what}: wanted ${wanted}, got ${got}`);
+
+const sql = postgres({ max: 1 });
+const [row] = await sql`SELECT elected, token, valid_for_ms, pg_backend_pid() AS pid FROM le_campaign(9, 'x')`;
+fact('a token is a string', 'string', typeof row.token);
+const big = postgres({ types: { bigint: postgres.BigInt } });
+fact('or a BigInt', 'bigint', typeof (await big`SELECT le_token(9, 'x')`)[0].le_token);
+await big`SELECT pg_terminate_backend(${row.pid})`;
+const renew = () => sql`SELECT le_renew(9, 'x')`.then((rows) => rows[0].le_renew, () => null);
+fact('it connects again by itself', true, await renew() ?? await renew() ?? await renew());
+process.exit(0);
