@@ -49,10 +49,11 @@ def ask(folder, port, db, sql):
     return " ".join(done.stdout.split())
 
 
-def try_pgbouncer(t, folder, scenario):
+def try_pgbouncer(t, folder, scenario, started):
     for number, mode in enumerate(("session", "transaction", "statement")):
         port = 6400 + number
         pooler = pgbouncer(folder, port, mode, 4)
+        started.append(pooler.end)
         try:
             t.wait("%s: a connection" % mode, "1", lambda: ask(folder, port, t.db, "SELECT 1"))
             if mode != "statement":
@@ -75,6 +76,7 @@ def try_pgbouncer(t, folder, scenario):
     # who waits keeps a connection of the pool from everybody else
     port = 6403
     pooler = pgbouncer(folder, port, "transaction", 1)
+    started.append(pooler.end)
     try:
         t.wait("small: a connection", "1", lambda: ask(folder, port, t.db, "SELECT 1"))
         waits = subprocess.Popen(["psql", "-XAtq", "-d", "host=%s port=%d user=app dbname=%s" % (folder, port, t.db),
@@ -89,7 +91,7 @@ def try_pgbouncer(t, folder, scenario):
         pooler.end()
 
 
-def try_pgpool(t, folder, scenario):
+def try_pgpool(t, folder, scenario, started):
     """With a standby to which everything goes that does not write, and its cache of queries."""
     standby, port = os.path.join(folder, "standby"), 6410
     subprocess.run(["pg_basebackup", "-D", standby, "-R", "-c", "fast", "--no-sync"], check=True,
@@ -130,6 +132,7 @@ work_dir = '%s'
     try:
         pooler = Pooler(folder, "pgpool", ["/usr/sbin/pgpool", "-n", "-f", "pgpool.conf", "-F", "pcp.conf",
                                            "-a", "pool_hba.conf"])
+        started.append(pooler.end)
         t.wait("what only reads goes to the standby", "6411", lambda: ask(
             folder, port, t.db, "SELECT current_setting('port')"))
         t.check("the cache is on", "shmem", ask(folder, port, t.db, "PGPOOL SHOW memqcache_method"))

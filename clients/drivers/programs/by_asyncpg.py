@@ -1,4 +1,5 @@
 @@ asyncpg
+import os
 import sys
 
 
@@ -37,8 +38,10 @@ async def main():
     # before the election begins, whose connection it is
     false = "yes" if (await ask("SELECT le_is_leader(1, 'nobody')"))[0] else "no"
     election = asyncio.create_task(elect())
-    while (text := (await line()).rstrip("\n")) != "stop":
-        command, _, sql = text.partition(" ")
+    while (text := await line()) != "stop\n":
+        if not text:
+            os._exit(1)         # whoever started it has died
+        command, _, sql = text.rstrip("\n").partition(" ")
         print(await answer(command, sql, line), flush=True)
     running = False
     await election

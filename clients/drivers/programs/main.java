@@ -28,6 +28,7 @@
 		// before the election begins, whose connection it is
 		boolean no = (Boolean) ask("SELECT le_is_leader(1, ?)", "nobody")[0];
 		var election = new Thread(() -> elect());
+		election.setDaemon(true);          // it ends with whoever started it
 		election.start();
 		var input = new java.io.BufferedReader(new java.io.InputStreamReader(System.in));
 		for (String line; !(line = input.readLine()).equals("stop");) {

@@ -1,4 +1,5 @@
 # The end of each program in Python: run_guarded(), execute() and sqlstate() are above.
+import os
 import sys
 import threading
 
@@ -29,8 +30,10 @@ def answer(command, sql):
 false = "yes" if ask("SELECT le_is_leader(1, 'nobody')")[0] else "no"
 election = threading.Thread(target=elect)
 election.start()
-while (line := sys.stdin.readline().rstrip("\n")) != "stop":
-    command, _, sql = line.partition(" ")
+while (line := sys.stdin.readline()) != "stop\n":
+    if not line:
+        os._exit(1)             # whoever started it has died
+    command, _, sql = line.rstrip("\n").partition(" ")
     print(answer(command, sql), flush=True)
 running = False
 election.join()

@@ -36,7 +36,10 @@ for ($next = 0;;) {
 	$ready = [STDIN];
 	$none = null;
 	if (stream_select($ready, $none, $none, (int) $pause, (int) (fmod($pause, 1) * 1000000))) {
-		[$command, $sql] = explode(' ', rtrim(fgets(STDIN)), 2) + ['', ''];
+		$line = fgets(STDIN);
+		if ($line === false)
+			exit(1);
+		[$command, $sql] = explode(' ', rtrim($line), 2) + ['', ''];
 		if ($command == 'stop')
 			break;
 		echo answer($command, $sql), "\n";

@@ -27,7 +27,7 @@ while true; do
 		next=$(($(clock) + pause))
 	fi
 	if read -r -t 0; then       # a whole line is there; a read that waits may be cut off in the middle
-		read -r command sql
+		read -r command sql || exit 1
 		[ "$command" != stop ] || break
 		answer "$command" "$sql"
 	else
