@@ -32,7 +32,7 @@ func main() {
 	prepare()
 	var is bool
 	no := "no"
-	if err := ask(ctx, "SELECT le_is_leader(1, $1)", []interface{}{"nobody"}, &is); err != nil {
+	if err := ask("SELECT le_is_leader(1, $1)", []interface{}{"nobody"}, &is); err != nil {
 		panic(err)
 	}
 	if is {
