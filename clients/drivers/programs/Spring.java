@@ -1,0 +1,35 @@
+@@ java-imports
+@@ jdbc-imports
+@@ spring-imports
+
+public class Spring {
+@@ java
+@@ spring
+
+	static JdbcTemplate jdbc;
+	static TransactionTemplate transactions;
+
+	static void runGuarded(long token, Work work) throws Exception {
+		guarded(transactions, jdbc, token, () -> {
+			try {
+				work.run(jdbc);
+			} catch (RuntimeException error) {
+				throw error;
+			} catch (Exception error) {
+				throw new RuntimeException(error);
+			}
+		});
+	}
+
+	static void execute(Object db, String sql) {
+		((JdbcTemplate) db).execute(sql);
+	}
+
+	static void prepare() {
+		var source = new DriverManagerDataSource(URL);
+		jdbc = new JdbcTemplate(source);
+		transactions = new TransactionTemplate(new DataSourceTransactionManager(source));
+	}
+
+@@ file main.java
+}

@@ -1,0 +1,38 @@
+// The end of each program in JavaScript: runGuarded(), execute() and sqlstate() are above.
+import { createInterface } from 'node:readline';
+
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+const line = async () => (await lines.next()).value;
+
+async function answer(command, sql) {
+	if (command === 'me')
+		return me;
+	if (command === 'token')
+		return leads() ?? 'none';
+	if (command === 'false')
+		return no;
+	try {
+		await runGuarded(leads(), async (handle) => {
+			await execute(handle, sql);
+			if (command === 'open') {
+				console.log('open');
+				await line();
+			}
+		});
+		return 'done';
+	} catch (error) {
+		console.error(error);
+		return `error ${sqlstate(error)}`;
+	}
+}
+
+// before the election begins, whose connection it is
+const no = (await ask("SELECT le_is_leader(1, 'nobody') AS leads", [])).leads ? 'yes' : 'no';
+const loop = elect();
+for (let text = await line(); text !== 'stop'; text = await line()) {
+	const [command, ...sql] = text.split(' ');
+	console.log(String(await answer(command, sql.join(' '))));
+}
+stop();
+await loop;
+process.exit(0);

@@ -1,0 +1,10 @@
+@@ ruby
+@@ sequel
+
+DB = Sequel.postgres
+
+def run_guarded(token, &work) = guarded(DB, token, &work)
+
+def execute(db, sql) = db.run(sql)
+
+@@ file main.rb
