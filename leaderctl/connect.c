@@ -330,8 +330,11 @@ check_schema(PGconn *conn, Target *target, bool standby_will_do)
 	target->schema = strdup(PQgetvalue(result, 0, 0));
 	target->role = strdup(PQgetvalue(result, 0, 3));
 
-	/* 0: none; half of it, as the server begins to count before it waits */
-	target->wait_max = strtoll(PQgetvalue(result, 0, 5), NULL, 10) * MS / 2;
+	/*
+	 * 0: none; half of it, as the server begins to count before it waits, and
+	 * not nothing, or who waits would ask without a pause
+	 */
+	target->wait_max = (strtoll(PQgetvalue(result, 0, 5), NULL, 10) + 1) / 2 * MS;
 	if (target->wanted_schema != NULL && strcmp(target->wanted_schema, PQgetvalue(result, 0, 4)) != 0)
 		die(EXIT_USAGE, "the extension of database \"%s\" is in schema %s, not in \"%s\"",
 			PQdb(conn), target->schema, target->wanted_schema);
