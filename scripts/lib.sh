@@ -47,13 +47,14 @@ stop_job() {
 
 # ---- Users ----
 
-# Make $work.  PostgreSQL refuses to run as root, so root's servers belong to
+# Make $work, which nobody else may enter: our servers trust whoever reaches
+# their sockets.  PostgreSQL refuses to run as root, so root's servers belong to
 # nobody, who cannot touch a cluster that the machine may have.
 make_work() {
 	user=$(id -un)
 	[ "$user" != root ] || user=nobody
 	work=$(mktemp -d /tmp/le.XXXXXX)    # short: it is in the sockets' paths
-	chmod 755 "$work"
+	[ "$(id -u)" != 0 ] || chown "$user:" "$work"
 	as_user=(env -C "$work" HOME="$work" TMPDIR="$work")
 	if [ "$(id -u)" = 0 ]; then
 		as_user=(setpriv "--reuid=$user" "--regid=$(id -g "$user")" --init-groups "${as_user[@]}")

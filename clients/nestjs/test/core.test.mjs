@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { DataSource } from "typeorm";
 import { createLeaderLeaseEntity, LeaderElectorCore, LeaderOnly, NotLeaderError } from "../dist/index.mjs";
 import { onMethod } from "./support/decorate.mjs";
-import { clock, dataSource, freshLock, options, proxy, server, sleep, sql, until } from "./support/lib.mjs";
+import { clock, createRole, dataSource, freshLock, options, proxy, server, sleep, sql, until } from "./support/lib.mjs";
 
 const short = (more = {}) => ({ lockId: freshLock(), leaseDuration: 2000, renewalInterval: 300, jitterRange: 0, pauseAfterRelease: 200, ...more });
 
@@ -370,7 +370,7 @@ test("the extension is missing: refused, or made if that is wanted", async (t) =
 test("a role that may not elect is told so", async (t) => {
 	const role = `poor_${freshLock()}`;
 
-	await sql(`CREATE ROLE ${role} LOGIN`);
+	await createRole(role);
 	t.after(() => sql(`DROP ROLE ${role}`));
 	await assert.rejects(LeaderElectorCore.create(await dataSource(t, { username: role }), short()), { code: "42501" });
 });
@@ -379,7 +379,7 @@ test("a server that answers, and refuses: that is silence, too, and logged once"
 	const role = `fallen_${freshLock()}`;
 	const grant = "FUNCTION le_campaign, le_keep_alive, le_transfer, le_release";
 
-	await sql(`CREATE ROLE ${role} LOGIN`);
+	await createRole(role);
 	await sql(`GRANT EXECUTE ON ${grant} TO ${role}`);
 	t.after(() => sql(`DROP OWNED BY ${role}; DROP ROLE ${role}`));
 	const core = await elector(t, short(), await dataSource(t, { username: role }));
@@ -398,7 +398,7 @@ test("a server that answers, and refuses: that is silence, too, and logged once"
 test("a statement_timeout, of a role or of the pool, does not end the waiting", async (t) => {
 	const role = `hasty_${freshLock()}`;
 
-	await sql(`CREATE ROLE ${role} LOGIN SUPERUSER`);
+	await createRole(role, "SUPERUSER");
 	await sql(`ALTER ROLE ${role} SET statement_timeout = '400ms'`);
 	t.after(() => sql(`DROP ROLE ${role}`));
 	const config = short();
@@ -419,7 +419,7 @@ test("a statement_timeout, of a role or of the pool, does not end the waiting", 
 test("TypeORM's ways to configure a connection", async (t) => {
 	const ways = {
 		url: { url: `postgres://${server.user}@${server.host}:${server.port}/${server.database}`, host: undefined },
-		"password function": { password: async () => "secret" },
+		"password function": { password: async () => process.env.PGPASSWORD ?? "any" },
 		replication: {
 			replication: {
 				master: { host: server.host, port: server.port, username: server.user, database: server.database },

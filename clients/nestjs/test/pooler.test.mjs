@@ -1,7 +1,7 @@
 /** Behind PgBouncer, in each of its modes */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { chownSync, existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -35,9 +35,12 @@ const answers = (port) =>
 async function pooler(t, mode) {
 	const directory = mkdtempSync(join(tmpdir(), "pooler-"));
 	const port = await freePort();
+	const password = process.env.PGPASSWORD ?? "";
+	// it does not run as root
+	const user = process.getuid() === 0 ? { uid: 65534, gid: 65534 } : {};
 
-	chmodSync(directory, 0o755);
-	writeFileSync(join(directory, "users"), `"${server.user}" ""\n`);
+	if (user.uid) chownSync(directory, user.uid, user.gid);
+	writeFileSync(join(directory, "users"), `"${server.user}" "${password}"\n`);
 	writeFileSync(
 		join(directory, "ini"),
 		`[databases]
@@ -46,13 +49,12 @@ ${server.database} = host=${server.host} port=${server.port} dbname=${server.dat
 listen_addr = 127.0.0.1
 listen_port = ${port}
 unix_socket_dir =
-auth_type = any
+auth_type = ${password ? "scram-sha-256" : "any"}
 auth_file = ${join(directory, "users")}
 pool_mode = ${mode}
 `,
 	);
-	// it does not run as root
-	const program = spawn(PROGRAM, [join(directory, "ini")], { stdio: "ignore", ...(process.getuid() === 0 && { uid: 65534, gid: 65534 }) });
+	const program = spawn(PROGRAM, [join(directory, "ini")], { stdio: "ignore", ...user });
 
 	t.after(async () => {
 		program.kill("SIGKILL");

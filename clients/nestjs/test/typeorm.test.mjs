@@ -3,7 +3,7 @@ import "reflect-metadata";
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createLeaderLeaseEntity, LeaderElectionMigrationBase, LeaderElectorCore, LeaderLease } from "../dist/index.mjs";
-import { dataSource, freshLock, sql, until } from "./support/lib.mjs";
+import { createRole, dataSource, freshLock, sql, until } from "./support/lib.mjs";
 
 async function database(t) {
 	const name = `typeorm_${freshLock()}`;
@@ -18,7 +18,7 @@ test("the migration makes schema, extension and grants; a role of the applicatio
 	const role = `Rolle "${freshLock()}"`;
 	const quoted = `"${role.replaceAll('"', '""')}"`;
 
-	await sql(`CREATE ROLE ${quoted} LOGIN`);
+	await createRole(role);
 	t.after(() => sql(`DROP ROLE ${quoted}`)); // after the database
 	class Migration1700000000000 extends LeaderElectionMigrationBase {
 		schema = "Wahl";

@@ -1,6 +1,6 @@
 /**
- * What the tests share.  The server is that of PGHOST, PGPORT, PGUSER and
- * PGDATABASE; its role is a superuser, and the server may be stopped and started.
+ * What the tests share.  The server is that of PGHOST, PGPORT, PGUSER, PGPASSWORD
+ * and PGDATABASE; its role is a superuser, and the server may be stopped and started.
  */
 import { execFileSync, fork } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
@@ -52,6 +52,13 @@ export async function sql(text, values = [], more = {}) {
 	} finally {
 		await client.end();
 	}
+}
+
+/** A role that connects as we do, and may do what follows ("SUPERUSER"); the test drops it. */
+export async function createRole(name, more = "") {
+	const password = pg.escapeLiteral(process.env.PGPASSWORD ?? "");
+
+	await sql(`CREATE ROLE ${pg.escapeIdentifier(name)} LOGIN PASSWORD ${password} ${more}`);
 }
 
 let locks = (Date.now() % 1_000_000) * 1000;
