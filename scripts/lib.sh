@@ -8,6 +8,7 @@
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 missing=()           # Debian packages to install
+has_packages=        # this run has the lock of lock_packages
 lists_are_fresh=     # apt-get update has run
 saved_conf=          # the copy of createcluster.conf, while ours is in place
 policy=/usr/sbin/policy-rc.d
@@ -71,9 +72,27 @@ as_root() {
 
 # ---- Packages ----
 
+# What another run has half installed must not be taken for there: one at a time
+# looks for what is missing, until install_missing is done.
+lock_packages() {
+	[ -z "$has_packages" ] && [ -d /var/lib/dpkg ] || return 0
+	exec 8< /var/lib/dpkg
+	flock -n 8 || {
+		echo "waiting for another run, which installs packages"
+		run_job flock 8
+	}
+	has_packages=yes
+}
+
+unlock_packages() {
+	[ -z "$has_packages" ] || exec 8<&-
+	has_packages=
+}
+
 # Note a package as missing if a command fails that needs it.
 need() {
 	local package=$1
+	lock_packages
 	shift
 	"$@" > /dev/null 2>&1 || missing+=("$package")
 }
@@ -135,7 +154,10 @@ tell_size() {
 }
 
 install_missing() {
-	[ ${#missing[@]} -gt 0 ] || return 0
+	if [ ${#missing[@]} -eq 0 ]; then
+		unlock_packages
+		return
+	fi
 	if ! can_install; then
 		echo "Not installed: ${missing[*]}" >&2
 		die "please run: sudo apt-get update && sudo apt-get install -y --no-install-recommends ${missing[*]}"
@@ -149,6 +171,7 @@ install_missing() {
 	esac
 	apt_install "${missing[@]}"
 	allow_services
+	unlock_packages
 	missing=()
 }
 
