@@ -4,8 +4,9 @@ import { Logger } from "@nestjs/common";
 import type { ClientConfig } from "pg";
 import type { DataSource, EntityManager, Repository } from "typeorm";
 
-import { Election, patienceOf, type ElectionEvents } from "./election/election";
+import { Election, patienceOf } from "./election/election";
 import { messageOf, SetupError } from "./election/errors";
+import type { ElectionEvents } from "./election/events";
 import { LegacyLock } from "./election/legacy";
 import { Session } from "./election/session";
 import { settingsOf, type LeaderElectorConfig, type Settings } from "./election/settings";

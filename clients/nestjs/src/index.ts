@@ -1,5 +1,5 @@
 export { LeaderElectorCore, NotLeaderError } from "./core";
-export type { ElectionEvents } from "./election/election";
+export type { ElectionEvents } from "./election/events";
 export type { LeaderElectorConfig } from "./election/settings";
 export type { LeaderTerm } from "./election/term";
 export { createLeaderLeaseEntity, LeaderLease } from "./entities";

@@ -24,7 +24,13 @@ export class LeaderElectionMigrationBase implements MigrationInterface {
 	async up(queryRunner: QueryRunner): Promise<void> {
 		const schema = quoted(this.schema);
 
-		await queryRunner.query(`CREATE SCHEMA IF NOT EXISTS ${schema}`);
+		// CREATE SCHEMA IF NOT EXISTS wants the right to create one even where it exists
+		const found = await queryRunner.query(
+			"SELECT FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.=) $1",
+			[this.schema],
+		);
+
+		if (found.length === 0) await queryRunner.query(`CREATE SCHEMA ${schema}`);
 		await queryRunner.query(`CREATE EXTENSION IF NOT EXISTS leader_election SCHEMA ${schema}`);
 		for (const role of this.roles.map(quoted)) {
 			await queryRunner.query(`GRANT USAGE ON SCHEMA ${schema} TO ${role}`);

@@ -6,7 +6,8 @@ export interface Elector {
 }
 
 const electors = new Set<Elector>();
-const owners = new WeakMap<object, Elector>();
+/** of instances, and of classes whose instances are made later; several if applications share them */
+const owners = new WeakMap<object, Set<Elector>>();
 
 export function register(elector: Elector): void {
 	electors.add(elector);
@@ -16,9 +17,12 @@ export function unregister(elector: Elector): void {
 	electors.delete(elector);
 }
 
-/** This instance of a provider or controller belongs to the application of that elector's module. */
-export function own(instance: object, elector: Elector): void {
-	owners.set(instance, elector);
+/** This provider or controller, or this class of them, belongs to the application of that elector's module. */
+export function own(target: object, elector: Elector): void {
+	const all = owners.get(target);
+
+	if (all === undefined) owners.set(target, new Set([elector]));
+	else all.add(elector);
 }
 
 /**
@@ -27,11 +31,12 @@ export function own(instance: object, elector: Elector): void {
  */
 export function electorOf(instance: object | undefined, lockId: string | undefined): Elector | undefined {
 	const isMeant = (elector: Elector) => lockId === undefined || elector.lockId === lockId;
-	const owner = instance && owners.get(instance);
+	const owned = instance && (owners.get(instance) ?? owners.get(instance.constructor));
+	let found = [...(owned ?? [])].filter(isMeant);
 
-	if (owner !== undefined && isMeant(owner)) return owner;
-	const found = [...electors].filter(isMeant);
-
+	// some of these applications may have been closed
+	if (found.length > 1) found = found.filter((elector) => electors.has(elector));
+	if (found.length === 0) found = [...electors].filter(isMeant);
 	if (found.length > 1)
 		throw new Error(
 			`several electors might be meant (of locks ${found.map((elector) => elector.lockId).join(", ")}): give the decorator a lockId`,

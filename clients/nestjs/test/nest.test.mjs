@@ -2,11 +2,12 @@
 import "reflect-metadata";
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Controller, Get, Inject, Injectable, Module, Param } from "@nestjs/common";
+import { Controller, Get, Inject, Injectable, Module, Param, Scope } from "@nestjs/common";
 import { NestFactory } from "@nestjs/core";
 import { Cron, Interval, ScheduleModule } from "@nestjs/schedule";
+import { Test } from "@nestjs/testing";
 import { HealthCheckService, TerminusModule } from "@nestjs/terminus";
-import { TypeOrmModule } from "@nestjs/typeorm";
+import { getDataSourceToken, TypeOrmModule } from "@nestjs/typeorm";
 import { DataSource } from "typeorm";
 import {
 	LeaderElectionHealthIndicator,
@@ -18,7 +19,7 @@ import {
 	OnElected,
 } from "../dist/index.mjs";
 import { onClass, onMethod, onParameters } from "./support/decorate.mjs";
-import { freshLock, options, proxy, sql, until } from "./support/lib.mjs";
+import { dataSource, freshLock, options, proxy, sql, until } from "./support/lib.mjs";
 
 const short = (more = {}) => ({ lockId: freshLock(), leaseDuration: 2000, renewalInterval: 300, jitterRange: 0, pauseAfterRelease: 60000, ...more });
 const EVERY_SECOND = "* * * * * *";
@@ -102,6 +103,62 @@ test("a server that lacks the extension: the application does not start, and not
 	await assert.rejects(application(t, { database: { database: "template1" } }), /no extension leader_election/);
 });
 
+test("forRoot() twice: the application does not start, because the module is for one lock", async (t) => {
+	await assert.rejects(
+		application(t, { imports: [LeaderElectorModule.forRoot(short())] }),
+		/LeaderElectorModule is configured twice/,
+	);
+});
+
+test("forRoot() with a data source that has a name", async (t) => {
+	class Application {}
+	onClass(
+		Application,
+		Module({
+			imports: [
+				TypeOrmModule.forRoot(options({ name: "audit", retryAttempts: 0 })),
+				LeaderElectorModule.forRoot(short(), "audit"),
+			],
+		}),
+	);
+	const app = await NestFactory.createApplicationContext(Application, { logger: false, abortOnError: false });
+
+	t.after(() => app.close());
+	const elector = app.get(LeaderElectorService);
+
+	assert.ok(elector.amILeader());
+	await app.get(getDataSourceToken("audit")).transaction((manager) => elector.guard(manager));
+});
+
+test("in tests of an application: another service in its place", async () => {
+	const called = [];
+	class Tasks {
+		work() {
+			return "worked";
+		}
+		begin() {
+			called.push("begin");
+		}
+	}
+	onMethod(Tasks, "work", LeaderOnly());
+	onMethod(Tasks, "begin", OnElected());
+	onClass(Tasks, Injectable());
+	for (const leads of [true, false]) {
+		const module = await Test.createTestingModule({
+			imports: [TypeOrmModule.forRoot(options({ retryAttempts: 0 })), LeaderElectorModule.forRoot()],
+			providers: [Tasks],
+		})
+			.overrideProvider(LeaderElectorService)
+			.useValue({ amILeader: () => leads })
+			.compile();
+
+		await module.init();
+		assert.equal(module.get(Tasks).work(), leads ? "worked" : undefined);
+		await module.close();
+	}
+	assert.deepEqual(called, []);
+});
+
 test("forRootAsync(): a configuration that others know", async (t) => {
 	const lockId = freshLock();
 	class Settings {}
@@ -145,12 +202,18 @@ test("LeaderOnly on methods: a follower's call returns undefined, or throws", as
 		async later() {
 			return 1;
 		}
+		hidden() {
+			return Promise.resolve(3);
+		}
 		strict() {
 			return 2;
 		}
 	}
 	onMethod(Tasks, "plain", LeaderOnly());
 	onMethod(Tasks, "later", LeaderOnly());
+	// as with emitDecoratorMetadata; another decorator, or an old target, hides that it is async
+	Reflect.defineMetadata("design:returntype", Promise, Tasks.prototype, "hidden");
+	onMethod(Tasks, "hidden", LeaderOnly());
 	onMethod(Tasks, "strict", LeaderOnly({ follower: "refuse" }));
 	onClass(Tasks, Injectable());
 
@@ -165,6 +228,7 @@ test("LeaderOnly on methods: a follower's call returns undefined, or throws", as
 	assert.equal(tasks.plain(1, 2), undefined);
 	assert.ok(tasks.later() instanceof Promise);
 	assert.equal(await tasks.later(), undefined);
+	assert.ok(tasks.hidden() instanceof Promise);
 	assert.throws(() => tasks.strict(), { message: "this instance does not lead" });
 	// one of nobody's, in a process whose elector does not lead, or has none
 	assert.equal(new Tasks().plain(1, 2), undefined);
@@ -213,6 +277,55 @@ test("LeaderOnly with several electors: that of the application, or of the lock"
 	await app.close(); // Nest closes the other as well
 	assert.equal(other.amILeader(), false);
 	assert.equal((await sql("SELECT le_leader($1) AS name", [otherLock]))[0].name, null);
+});
+
+test("LeaderOnly where Nest makes an object per request, or per user, of several electors", async (t) => {
+	const called = [];
+	class PerUser {
+		constructed = true;
+		work() {
+			return "worked";
+		}
+		begin() {
+			called.push(this.constructed);
+		}
+	}
+	onMethod(PerUser, "work", LeaderOnly());
+	onMethod(PerUser, "begin", OnElected());
+	onClass(PerUser, Injectable({ scope: Scope.TRANSIENT }));
+	class Orders {
+		constructor(tasks) {
+			this.tasks = tasks;
+		}
+		all() {
+			return "all";
+		}
+		work() {
+			return this.tasks.work() ?? "nothing";
+		}
+	}
+	onMethod(Orders, "all", LeaderOnly(), Get());
+	onMethod(Orders, "work", Get("work"));
+	onClass(Orders, Controller({ path: "orders", scope: Scope.REQUEST }));
+	onParameters(Orders, Inject(PerUser));
+	const other = await LeaderElectorCore.create(await dataSource(t), short());
+
+	t.after(() => other.shutdown());
+	const app = await application(t, { controllers: [Orders], providers: [PerUser], http: true });
+
+	assert.deepEqual(await get(app, "/orders"), { status: 200, body: "all" });
+	assert.deepEqual(await get(app, "/orders/work"), { status: 200, body: "worked" });
+	await app.get(LeaderElectorService).release();
+	assert.equal((await get(app, "/orders")).status, 503);
+	assert.deepEqual(await get(app, "/orders/work"), { status: 200, body: "nothing" });
+	assert.deepEqual(called, [], "there is none that could be called");
+
+	// two applications of one class: nobody knows whose it is
+	const second = await application(t, { controllers: [Orders], providers: [PerUser], http: true });
+
+	assert.equal((await get(second, "/orders")).status, 500);
+	await app.close();
+	assert.deepEqual(await get(second, "/orders"), { status: 200, body: "all" });
 });
 
 test("OnElected for a lock that nobody contends for: the application does not start", async (t) => {
@@ -292,6 +405,8 @@ test("LeaderOnly on a class without anything to restrict is refused", () => {
 		plain() {}
 	}
 	assert.throws(() => onClass(Tasks, LeaderOnly()), /on class Tasks: none of its methods/);
+	onMethod(Tasks, "plain", LeaderOnly({ follower: "refuse" }), Get());
+	onClass(Tasks, LeaderOnly()); // nothing is left for it to do
 });
 
 test("LeaderOnly and @Cron, in both orders, and on the class", async (t) => {

@@ -61,6 +61,23 @@ test("the migration makes schema, extension and grants; a role of the applicatio
 	await source.destroy();
 });
 
+test("the migration, where all is there already: by a role that may make nothing", async (t) => {
+	const name = await database(t);
+	const role = `app_${freshLock()}`;
+
+	await createRole(role);
+	t.after(() => sql(`DROP ROLE ${role}`));
+	await sql("CREATE EXTENSION leader_election", [], { database: name });
+	await sql(`CREATE SCHEMA migrations AUTHORIZATION ${role}`, [], { database: name });
+	class Migration1700000000000 extends LeaderElectionMigrationBase {
+		name = "Migration1700000000000";
+	}
+	const source = await dataSource(t, { database: name, username: role, schema: "migrations", migrations: [Migration1700000000000] });
+
+	assert.equal((await source.runMigrations()).length, 1);
+	await source.destroy();
+});
+
 test("the class, in public; synchronize leaves the view alone", async (t) => {
 	const name = await database(t);
 

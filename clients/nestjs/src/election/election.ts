@@ -11,20 +11,12 @@ import { EventEmitter } from "node:events";
 
 import { now } from "./clock";
 import { isHopeless, SetupError } from "./errors";
+import type { ElectionEvents } from "./events";
 import type { LegacyLock } from "./legacy";
 import { quoted } from "./names";
 import type { Session } from "./session";
 import type { Settings } from "./settings";
 import { Term, type LeaderTerm } from "./term";
-
-export interface ElectionEvents {
-	/** Leads from now on. */
-	elected: [term: LeaderTerm];
-	/** Leads no more, and why. */
-	deposed: [term: LeaderTerm, reason: string];
-	/** Has asked the server in vain, or a listener has failed; goes on trying. */
-	error: [error: Error];
-}
 
 /** SQLSTATE query_canceled */
 const CANCELED = "57014";

@@ -24,7 +24,12 @@ type Method = (...args: unknown[]) => unknown;
 /** What @nestjs/common leaves on a route's handler; it exports no name for it. */
 const ROUTE = "path";
 
-function leadersOnly(method: Method, options: LeaderOnlyOptions): Method {
+/** By its type too, where the compiler has left that: other decorators, or an old target, hide that it is async. */
+function isAsync(prototype: object, name: string | symbol, method: Method): boolean {
+	return types.isAsyncFunction(method) || Reflect.getMetadata("design:returntype", prototype, name) === Promise;
+}
+
+function leadersOnly(prototype: object, name: string | symbol, method: Method, options: LeaderOnlyOptions): Method {
 	const lockId = options.lockId === undefined ? undefined : String(options.lockId);
 	const { [method.name]: wrapper } = {
 		// under its name, which routers and stack traces show
@@ -33,7 +38,7 @@ function leadersOnly(method: Method, options: LeaderOnlyOptions): Method {
 			const reaction = options.follower ?? (Reflect.hasMetadata(ROUTE, wrapper as Method) ? "refuse" : "skip");
 
 			if (reaction === "refuse") throw new ServiceUnavailableException("this instance does not lead");
-			return types.isAsyncFunction(method) ? Promise.resolve() : undefined;
+			return isAsync(prototype, name, method) ? Promise.resolve() : undefined;
 		},
 	};
 
@@ -45,6 +50,10 @@ function leadersOnly(method: Method, options: LeaderOnlyOptions): Method {
 
 function copyMetadata(from: Method, to: Method): void {
 	for (const key of Reflect.getMetadataKeys(from)) Reflect.defineMetadata(key, Reflect.getMetadata(key, from), to);
+}
+
+function isRestricted(method: unknown): boolean {
+	return typeof method === "function" && Reflect.hasMetadata(LEADER_ONLY, method);
 }
 
 /** Does something else call it, because of another decorator? */
@@ -64,9 +73,10 @@ function restrictClass(target: { name: string; prototype: object }, options: Lea
 		for (const [name, descriptor] of Object.entries(Object.getOwnPropertyDescriptors(level))) {
 			if (seen.has(name) || name === "constructor") continue;
 			seen.add(name);
+			if (isRestricted(descriptor.value)) found++;
 			if (!isHandler(descriptor.value)) continue;
 			found++;
-			Object.defineProperty(target.prototype, name, { ...descriptor, value: leadersOnly(descriptor.value, options) });
+			Object.defineProperty(target.prototype, name, { ...descriptor, value: leadersOnly(level, name, descriptor.value, options) });
 		}
 	}
 	if (found === 0)
@@ -81,9 +91,9 @@ function restrictClass(target: { name: string; prototype: object }, options: Lea
  * called; those apart that are decorated with @LeaderOnly() themselves.
  */
 export function LeaderOnly(options: LeaderOnlyOptions = {}): ClassDecorator & MethodDecorator {
-	return (target: object, _name?: string | symbol, descriptor?: PropertyDescriptor): void => {
+	return (target: object, name?: string | symbol, descriptor?: PropertyDescriptor): void => {
 		if (descriptor === undefined) restrictClass(target as { name: string; prototype: object }, options);
-		else descriptor.value = leadersOnly(descriptor.value as Method, options);
+		else descriptor.value = leadersOnly(target, name as string, descriptor.value as Method, options);
 	};
 }
 

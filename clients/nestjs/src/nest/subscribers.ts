@@ -1,6 +1,7 @@
 /** Finds what is decorated with OnElected and OnDeposed, and whose LeaderOnly methods are. */
 import { Inject, Injectable, Logger, type OnApplicationBootstrap, type OnModuleInit } from "@nestjs/common";
 import { DiscoveryService, MetadataScanner } from "@nestjs/core";
+import type { InstanceWrapper } from "@nestjs/core/injector/instance-wrapper";
 
 import { LeaderElectorCore } from "../core";
 import { electorOf, own } from "../registry";
@@ -10,6 +11,9 @@ import { ON_DEPOSED, ON_ELECTED } from "./tokens";
 
 type Instance = Record<string, (...args: unknown[]) => unknown>;
 
+/** Of the others Nest has an object that was never constructed. */
+const existsOnce = (wrapper: InstanceWrapper) => wrapper.isDependencyTreeStatic() && !wrapper.isTransient;
+
 @Injectable()
 export class Subscribers implements OnModuleInit, OnApplicationBootstrap {
 	private readonly logger = new Logger("LeaderElector");
@@ -17,10 +21,17 @@ export class Subscribers implements OnModuleInit, OnApplicationBootstrap {
 	constructor(
 		@Inject(DiscoveryService) private readonly discovery: DiscoveryService,
 		@Inject(LeaderElectorService) private readonly elector: LeaderElectorService,
-	) {}
+	) {
+		// before anything has begun to contend
+		if (this.wrappers().filter(({ token }) => token === LeaderElectorService).length > 1)
+			throw new Error("LeaderElectorModule is configured twice: it is for one lock, others are providers of their own");
+	}
 
 	onModuleInit(): void {
 		for (const instance of this.instances()) own(instance, this.elector);
+		// by their class those that Nest makes later, for each request or for each who injects one
+		for (const { metatype } of this.wrappers().filter((wrapper) => !existsOnce(wrapper)))
+			if (typeof metatype === "function") own(metatype, this.elector);
 	}
 
 	/** Not before all modules are ready; who leads since before that is told now. */
@@ -41,11 +52,15 @@ export class Subscribers implements OnModuleInit, OnApplicationBootstrap {
 		}
 	}
 
+	private wrappers(): InstanceWrapper[] {
+		return [...this.discovery.getProviders(), ...this.discovery.getControllers()];
+	}
+
 	/** Those that exist once in the application; a few have several tokens. */
 	private instances(): Set<Instance> {
 		return new Set(
-			[...this.discovery.getProviders(), ...this.discovery.getControllers()]
-				.filter((wrapper) => wrapper.isDependencyTreeStatic())
+			this.wrappers()
+				.filter(existsOnce)
 				.map(({ instance }) => instance)
 				.filter((instance) => typeof instance === "object" && instance !== null),
 		);
@@ -63,6 +78,8 @@ export class Subscribers implements OnModuleInit, OnApplicationBootstrap {
 		if (options === undefined) return undefined;
 		const elector = electorOf(instance, options.lockId === undefined ? undefined : String(options.lockId));
 
+		// a test has put something else in its place, which does not elect
+		if (elector === this.elector && !(elector instanceof LeaderElectorCore)) return undefined;
 		if (!(elector instanceof LeaderElectorCore))
 			throw new Error(`${name}() waits for the leader of lock ${options.lockId}, for which nobody here contends`);
 		return elector;
