@@ -28,7 +28,9 @@ export class LeaderElectorCore {
 	private readonly dataSource: DataSource;
 	private readonly election: Election;
 	private initialized: Promise<void> | undefined;
-	private complaint: { message: string; since: number } | undefined;
+	/** what has been logged since the server does not answer */
+	private readonly complaints = new Set<string>();
+	private complainsSince: number | undefined;
 
 	/**
 	 * @param repository of the entity LeaderLease; it tells which database
@@ -199,10 +201,12 @@ export class LeaderElectorCore {
 
 	/** As long as the server does not answer, once and not at each attempt */
 	private complain(message: string): void {
-		const since = this.election.failsSince;
+		const { failsSince } = this.election;
 
-		if (since !== undefined && since === this.complaint?.since && message === this.complaint.message) return;
-		this.complaint = since === undefined ? undefined : { message, since };
+		if (failsSince === undefined || failsSince !== this.complainsSince) this.complaints.clear();
+		this.complainsSince = failsSince;
+		if (this.complaints.has(message)) return;
+		this.complaints.add(message);
 		this.logger.error(message);
 	}
 }

@@ -159,6 +159,8 @@ test("one that is cut off ends when it is told to", async (t) => {
 	cut.process.send({ what: "close" });
 	await cut.message("close done");
 	assert.ok(clock() - told < 2 * 667 + 1500, `took ${clock() - told} ms`);
+	await cut.exited; // nothing holds the process
+	assert.ok(clock() - told < 2 * 667 + 3000, `ended after ${clock() - told} ms`);
 });
 
 test("the process ends by itself after shutdown(), leader or not", async (t) => {

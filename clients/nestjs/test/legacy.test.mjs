@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { before, describe, test } from "node:test";
 import { LeaderElectorCore } from "../dist/index.mjs";
-import { clock, dataSource, freshLock, gap, overlap, sleep, sql, until, Worker } from "./support/lib.mjs";
+import { clock, createRole, dataSource, freshLock, gap, overlap, sleep, sql, until, Worker } from "./support/lib.mjs";
 
 const SCHEMA = "legacy";
 const TABLE = `${SCHEMA}.leader_lease`;
@@ -145,6 +145,38 @@ describe("with the old library", { concurrency: true, timeout: 120_000 }, () => 
 		await until(() => core.amILeader(), "it leads again");
 	});
 
+	test("the row cannot be had: it does not start, and says why", async (t) => {
+		const source = await dataSource(t);
+		const attempt = (legacySchema) => LeaderElectorCore.create(source, { ...timing, lockId: freshLock(), legacySchema });
+
+		await assert.rejects(attempt("public"), { name: "SetupError", message: /"public"."leader_lease" is a view/ });
+		await assert.rejects(attempt("information_schema"), { code: "42P01" });
+	});
+
+	test("the right to write the row is taken away: another leads, who has it", async (t) => {
+		const [role, lockId] = [`poor_${freshLock()}`, freshLock()];
+
+		await createRole(role);
+		await sql(`GRANT USAGE ON SCHEMA ${SCHEMA} TO ${role}; GRANT ALL ON ${TABLE} TO ${role};
+			GRANT EXECUTE ON FUNCTION le_campaign, le_keep_alive, le_transfer, le_release TO ${role}`);
+		t.after(() => sql(`DROP OWNED BY ${role}; DROP ROLE ${role}`));
+		const core = async (source) => {
+			const made = await LeaderElectorCore.create(source, { ...timing, lockId, legacySchema: SCHEMA });
+
+			t.after(() => made.shutdown());
+			return made;
+		};
+		const poor = await core(await dataSource(t, { username: role }));
+
+		poor.logger.error = () => {};
+		await until(() => poor.amILeader(), "it leads");
+		const other = await core(await dataSource(t));
+
+		await sql(`REVOKE ALL ON ${TABLE} FROM ${role}`);
+		await until(() => other.amILeader(), "the other leads, when the row is over", 40_000);
+		assert.equal(poor.amILeader(), false);
+	});
+
 	test("the row cannot be renewed: it leads for 15 s, however long its own lease is", async (t) => {
 		// a table of its own, to lock
 		const schema = `legacy_${freshLock()}`;
@@ -162,6 +194,7 @@ describe("with the old library", { concurrency: true, timeout: 120_000 }, () => 
 		await locker.startTransaction();
 		await locker.query(`LOCK TABLE ${schema}.leader_lease`);
 		const at = clock();
+		const { term } = core;
 
 		try {
 			await until(() => !core.amILeader(), "it leads no more", 17_000);
@@ -171,5 +204,11 @@ describe("with the old library", { concurrency: true, timeout: 120_000 }, () => 
 			await locker.release();
 		}
 		await until(() => core.amILeader(), "it leads again");
+		// its lease was live all the time, but others may have led by the row
+		assert.ok(core.token > term.token);
+		await assert.rejects(
+			source.transaction((manager) => core.guard(manager, term)),
+			{ code: "LE001" },
+		);
 	});
 });

@@ -1,7 +1,7 @@
 /** Every default, and every refusal: before anything is asked of a server. */
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
-import { hostname } from "node:os";
+import os, { hostname } from "node:os";
 import { test } from "node:test";
 
 const { settingsOf } = createRequire(import.meta.url)("../dist/election/settings.js");
@@ -91,3 +91,26 @@ for (const [config, message] of [
 	test(`refused: ${String(message).slice(1, 60)}`, () => {
 		assert.throws(() => settingsOf(config), (error) => error instanceof RangeError && message.test(error.message));
 	});
+
+test("the clock counts a suspend, in which Node's own stands still", (t) => {
+	const { now } = createRequire(import.meta.url)("../dist/election/clock.js");
+	const { uptime } = os;
+
+	t.after(() => (os.uptime = uptime));
+	const before = now();
+
+	os.uptime = () => uptime() + 50;
+	const after = now();
+
+	assert.ok(after - before > 49_900 && after - before < 51_000, `${after - before} ms`);
+	os.uptime = uptime; // never back
+	assert.ok(now() >= after);
+});
+
+test("what is given up at start, and what is tried again", () => {
+	const { isHopeless } = createRequire(import.meta.url)("../dist/election/errors.js");
+
+	// a server without the extension's files, a right, a function, a schema
+	for (const code of ["0A000", "42501", "42883", "3F000"]) assert.ok(isHopeless({ code }), code);
+	for (const code of ["57P03", "53300", "08006", "25006", "ECONNREFUSED", undefined]) assert.ok(!isHopeless({ code }), code);
+});

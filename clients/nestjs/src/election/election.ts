@@ -128,6 +128,7 @@ export class Election extends EventEmitter<ElectionEvents> {
 				answered();
 			} catch (error) {
 				if (this.isOver()) break; // it was us who cancelled
+				if (this.isCancelled(error)) continue; // or it has come late, and met what came next
 				this.failsSince ??= now();
 				this.isSchemaSure = false;
 				this.tell("error", error as Error);
@@ -139,6 +140,11 @@ export class Election extends EventEmitter<ElectionEvents> {
 		if (this.dying !== undefined) this.forget(this.dying);
 		this.session.close();
 		answered();
+	}
+
+	/** Because we have had the server cancel our wait? */
+	private isCancelled(error: unknown): boolean {
+		return this.stopping.signal.aborted && (error as { code?: unknown }).code === CANCELED;
 	}
 
 	private isOver(): boolean {
@@ -156,7 +162,7 @@ export class Election extends EventEmitter<ElectionEvents> {
 
 		if (dying !== undefined) return this.finish(dying);
 		if (term === undefined) return now() < this.notBefore ? this.sleep(this.notBefore - now()) : this.campaign();
-		if (now() >= term.end) return this.depose(term, "the lease has run out");
+		if (now() >= term.end) return this.expire(term);
 		if (term.endBy !== undefined && term.works.size === 0) return this.bury(term);
 		if (term.endBy !== undefined && now() >= term.endBy) return this.abandon(term);
 		if (now() >= term.nextBeat) return this.beat(term);
@@ -188,6 +194,7 @@ export class Election extends EventEmitter<ElectionEvents> {
 			if (!(await this.findSchema()) && this.settings.createsExtension) await this.createExtension();
 			if (this.schema === undefined)
 				throw new SetupError("this database has no extension leader_election: CREATE EXTENSION leader_election");
+			await this.legacy?.check(this.session);
 			this.isSchemaSure = true;
 		}
 		return `${this.schema}.${call}`;
@@ -197,7 +204,9 @@ export class Election extends EventEmitter<ElectionEvents> {
 	private async findSchema(): Promise<boolean> {
 		const row = await this.session.ask(
 			`SELECT pg_catalog.quote_ident(n.nspname), n.nspname,
-			        (SELECT s.setting FROM pg_catalog.pg_settings s WHERE s.name OPERATOR(pg_catalog.=) 'statement_timeout')
+			        (SELECT pg_catalog.min(s.setting::pg_catalog.int8) FROM pg_catalog.pg_settings s
+			          WHERE s.name OPERATOR(pg_catalog.=) ANY ('{statement_timeout,transaction_timeout}')
+			            AND s.setting OPERATOR(pg_catalog.<>) '0')
 			   FROM pg_catalog.pg_namespace n, pg_catalog.pg_extension e
 			  WHERE e.extnamespace OPERATOR(pg_catalog.=) n.oid AND e.extname OPERATOR(pg_catalog.=) 'leader_election'`,
 			[],
@@ -205,14 +214,14 @@ export class Election extends EventEmitter<ElectionEvents> {
 
 		this.schema = undefined;
 		if (row === undefined) return false;
-		const [found, plain, timeout] = row as [string, string, string];
+		const [found, plain, timeout] = row as [string, string, string | null];
 		const { schema } = this.settings;
 
 		if (schema !== undefined && schema !== plain)
 			throw new SetupError(`the extension leader_election is in schema ${found}, and not in ${quoted(schema)}`);
 		this.schema = found;
 		// a role may have one, which would end our waits
-		this.waitMax = Number(timeout) === 0 ? WAIT_MAX : Math.min(WAIT_MAX, Number(timeout) / 2);
+		this.waitMax = timeout === null ? WAIT_MAX : Math.min(WAIT_MAX, Number(timeout) / 2);
 		return true;
 	}
 
@@ -235,11 +244,11 @@ export class Election extends EventEmitter<ElectionEvents> {
 
 	private async campaign(): Promise<void> {
 		const { lockId, instance, lease, info, priority } = this.settings;
-		const hasAnswered = this.hasAnswered;
+		const answers = this.hasAnswered && this.failsSince === undefined;
 		const call = await this.named("le_campaign($1, $2, $3, $4, $5, $6)");
-		// the first answer at once, because whoever starts us wants to know; then
-		// for as long as a lease, because a tenth of the wait is missing from it
-		const wait = hasAnswered ? Math.floor(Math.min(lease, this.waitMax)) : 0;
+		// an answer at once to who starts us, or has met silence; then wait for as long
+		// as a lease, because a tenth of the wait is missing from it
+		const wait = answers ? Math.floor(Math.min(lease, this.waitMax)) : 0;
 		const sent = now();
 		const values = [lockId, instance, lease, wait, info, priority];
 		const row = await this.session
@@ -254,12 +263,12 @@ export class Election extends EventEmitter<ElectionEvents> {
 	 * We have had the server cancel, and may have been handed the lead nevertheless,
 	 * by a transaction that has been before it, or is on the way to its commit.
 	 */
-	private async giveUp(error: { code?: string }): Promise<never> {
+	private async giveUp(error: unknown): Promise<never> {
 		const { lockId, instance } = this.settings;
 		const release = async () =>
 			(await this.session.ask(`SELECT ${await this.named("le_release($1, $2)")}`, [lockId, instance]))?.[0] === "t";
 
-		if (error.code === CANCELED && this.stopping.signal.aborted && !(await release())) {
+		if (this.isCancelled(error) && !(await release())) {
 			await this.sleep(COMMIT);
 			await release();
 		}
@@ -267,7 +276,8 @@ export class Election extends EventEmitter<ElectionEvents> {
 	}
 
 	private begin(token: bigint, deadline: number): void {
-		const term = new Term(token, this.settings.instance, deadline, this.legacy === undefined ? Infinity : 0);
+		const legacyDeadline = this.legacy === undefined ? Infinity : 0;
+		const term: Term = new Term(token, this.settings.instance, deadline, legacyDeadline, () => this.expire(term));
 
 		this.term = term;
 		this.watch(term);
@@ -299,7 +309,11 @@ export class Election extends EventEmitter<ElectionEvents> {
 
 	/** Nobody leads by our lease alone while the old library's instances go by their row. */
 	private async beatLegacy(term: Term, legacy: LegacyLock): Promise<void> {
-		const deadline = await legacy.hold(this.session);
+		const deadline = await legacy.hold(this.session).catch((error) => {
+			// whoever cannot write the row must not keep the lease from those who can
+			if (this.term === term && now() >= term.legacyDeadline) this.bury(term, this.settings.pause);
+			throw error;
+		});
 
 		if (this.term !== term || now() >= term.end) return;
 		if (deadline !== undefined) {
@@ -323,11 +337,21 @@ export class Election extends EventEmitter<ElectionEvents> {
 		term.timer = setTimeout(
 			() => {
 				if (now() < term.end) this.watch(term);
-				else if (this.term === term) this.depose(term, "the lease has run out");
-				else term.settle();
+				else this.expire(term);
 			},
 			Math.min(Math.max(term.end - now(), 0), TIMER_MAX),
 		);
+	}
+
+	/**
+	 * It is over by our clock.  By the server's it may be live for a while, or become so
+	 * again if nobody else comes; it is given back, so that a token means one term.
+	 */
+	private expire(term: Term): void {
+		term.settle();
+		if (this.term !== term) return;
+		this.retire(term, "the lease has run out");
+		this.bury(term);
 	}
 
 	/** It is over, and need not be given back. */
@@ -342,6 +366,7 @@ export class Election extends EventEmitter<ElectionEvents> {
 	private endTerm(term: Term, reason: string): void {
 		if (term.endBy !== undefined) return;
 		term.endBy = now() + this.settings.lease;
+		term.rest = this.settings.pause;
 		this.retire(term, reason);
 		this.wake();
 	}
@@ -358,15 +383,17 @@ export class Election extends EventEmitter<ElectionEvents> {
 		this.depose(term, "its work has not ended");
 	}
 
-	/** Its works have ended: from here on it is dead, whatever becomes of the question. */
-	private bury(term: Term): void {
+	/** Nothing may go on in it: from here on it is dead, whatever becomes of the question. */
+	private bury(term: Term, rest = term.rest): void {
 		term.endBy = now() + patienceOf(this.settings);
+		term.rest = rest;
 		this.term = undefined;
 		this.dying = term;
+		this.wake();
 	}
 
 	private async finish(term: Term): Promise<void> {
-		const { lockId, instance, pause } = this.settings;
+		const { lockId, instance } = this.settings;
 		const values = [lockId, instance, term.token];
 
 		await this.legacy?.release(this.session);
@@ -376,7 +403,7 @@ export class Election extends EventEmitter<ElectionEvents> {
 		if (row?.[0] !== "t") await this.session.ask(`SELECT ${await this.named("le_release($1, $2, $3)")}`, values);
 		this.heard();
 		this.dying = undefined;
-		this.notBefore = now() + pause;
+		this.notBefore = now() + term.rest;
 		this.forget(term);
 	}
 

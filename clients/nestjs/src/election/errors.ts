@@ -5,8 +5,8 @@ export class SetupError extends Error {
 
 /** Is the server, or this package, right to refuse this for ever? */
 export function isHopeless(error: unknown): boolean {
-	// of SQLSTATE: data, name of a schema, syntax, privilege, or undefined function
-	return error instanceof SetupError || /^(22|3F|42)/.test(String((error as { code?: unknown }).code));
+	// of SQLSTATE: a server without the extension's files, data, name of a schema, syntax, privilege, undefined function
+	return error instanceof SetupError || /^(0A|22|3F|42)/.test(String((error as { code?: unknown }).code));
 }
 
 /** A line for the log.  That of Node's for several refused addresses is empty. */

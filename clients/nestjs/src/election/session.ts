@@ -65,7 +65,8 @@ export class Session {
 
 	private async connect(): Promise<Client> {
 		const config = this.config();
-		const socket = new Socket();
+		const { stream } = config as { stream?: unknown };
+		const socket: Socket = typeof stream === "function" ? stream(config) : new Socket();
 		// the password again, because pg hides it from being copied; what a pool
 		// sets for all of its queries would end a wait, or change what arrives
 		const client = new Client({
@@ -141,6 +142,6 @@ export class Session {
 
 /** Of a socket that is being closed: where the host has vanished nothing will ever come. */
 function abandon(socket: Socket, patience: number): void {
-	socket.unref();
+	socket.unref?.(); // one that the configuration has made may be any stream
 	setTimeout(() => socket.destroy(), patience).unref();
 }

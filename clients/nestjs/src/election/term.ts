@@ -11,6 +11,8 @@ export interface LeaderTerm {
 	readonly signal: AbortSignal;
 }
 
+const isAborted = Object.getOwnPropertyDescriptor(AbortSignal.prototype, "aborted")?.get as (this: AbortSignal) => boolean;
+
 export class Term {
 	/** what others see of it */
 	readonly face: LeaderTerm;
@@ -22,6 +24,8 @@ export class Term {
 	isAnnounced = false;
 	/** it is being given back: until when to wait, first for its works and then for the server */
 	endBy: number | undefined;
+	/** for how long not to contend when it has been given back */
+	rest = 0;
 	timer: NodeJS.Timeout | undefined;
 	settle!: () => void;
 	private readonly abort = new AbortController();
@@ -29,14 +33,25 @@ export class Term {
 	/**
 	 * @param deadline by our lease
 	 * @param legacyDeadline by the row in nest-leader-election's table
+	 * @param expire called when somebody sees that it is over, if no timer has
 	 */
 	constructor(
 		token: bigint,
 		instance: string,
 		public deadline: number,
 		public legacyDeadline: number,
+		expire: () => void,
 	) {
-		this.face = Object.freeze({ token, instance, signal: this.abort.signal });
+		const { signal } = this.abort;
+
+		// by the clock: timers do not run while the event loop stands still, or gets no turn
+		Object.defineProperty(signal, "aborted", {
+			get: () => {
+				if (!isAborted.call(signal) && now() >= this.end) expire();
+				return isAborted.call(signal);
+			},
+		});
+		this.face = Object.freeze({ token, instance, signal });
 		this.over = new Promise((resolve) => {
 			this.settle = resolve;
 		});
@@ -56,7 +71,7 @@ export class Term {
 	}
 
 	get isRetired(): boolean {
-		return this.face.signal.aborted;
+		return isAborted.call(this.abort.signal);
 	}
 
 	/** Tells its works. */

@@ -191,6 +191,7 @@ export function gap(workers, from) {
 export async function proxy(t) {
 	let isCut = false;
 	let isClosed = false;
+	let delay = 0;
 	const sockets = new Set();
 	const listener = createServer((near) => {
 		if (isClosed) return near.destroy();
@@ -206,7 +207,11 @@ export async function proxy(t) {
 				sockets.delete(socket);
 				if (!isCut) other.destroy();
 			});
-			socket.on("data", (data) => isCut || other.write(data));
+			socket.on("data", (data) => {
+				if (isCut) return;
+				if (delay > 0 && socket === far) setTimeout(() => isCut || other.write(data), delay);
+				else other.write(data);
+			});
 		}
 	});
 
@@ -214,6 +219,8 @@ export async function proxy(t) {
 	const way = {
 		server: { ...server, host: "127.0.0.1", port: listener.address().port },
 		cut: () => (isCut = true),
+		/** Answers come so many milliseconds later. */
+		delay: (time) => (delay = time),
 		/** New connections get through, those of before are closed. */
 		mend: () => {
 			isCut = false;
