@@ -159,7 +159,7 @@ test("one that is cut off ends when it is told to", async (t) => {
 	cut.process.send({ what: "close" });
 	await cut.message("close done");
 	assert.ok(clock() - told < 2 * 667 + 1500, `took ${clock() - told} ms`);
-	await cut.exited; // nothing holds the process
+	await until(() => cut.exit, "nothing holds the process", 10_000);
 	assert.ok(clock() - told < 2 * 667 + 3000, `ended after ${clock() - told} ms`);
 });
 
