@@ -496,22 +496,39 @@ test("who has the larger priority is next", async (t) => {
 
 test("whoever is shut down at the moment at which it is handed the lead leaves it to the next", async (t) => {
 	const source = await dataSource(t);
-	let lapses = 0;
+	const runner = source.createQueryRunner();
+	const taken = [];
 
-	for (let i = 0; i < 40; i++) {
+	t.after(() => runner.release());
+	// once is enough: a busy machine may commit too late for the last look
+	for (let i = 0; i < 5 && !taken.some((time) => time < 1000); i++) {
 		const config = short();
-		const [one, two, three] = [await elector(t, config, source), await elector(t, config, source), await elector(t, config, source)];
+		const waiting = async () => (await sql("SELECT FROM leader_waiting WHERE lock_id = $1", [config.lockId])).length;
 
-		await until(async () => (await sql("SELECT FROM leader_waiting WHERE lock_id = $1", [config.lockId])).length === 2, "both wait");
+		await sql("SELECT le_try_acquire($1, 'one', 60000)", [config.lockId]);
+		const two = await elector(t, config, source);
+
+		await until(async () => (await waiting()) === 1, "it waits");
+		const three = await elector(t, config, source);
+
+		await until(async () => (await waiting()) === 2, "both wait");
+		await runner.startTransaction();
+		const [{ handed }] = await runner.query("SELECT le_transfer($1, 'one', le_token($1, 'one')) AS handed", [config.lockId]);
+
+		assert.ok(handed);
+		const gone = two.shutdown();
+
+		await until(async () => (await waiting()) === 1, "it waits no more");
+		await sleep(30); // it has asked whether it leads
+		await runner.commitTransaction();
 		const at = clock();
 
-		await Promise.all([one.shutdown(), sleep(i / 4).then(() => two.shutdown())]);
+		await gone;
 		await leading(three);
-		if (clock() - at > 1000) lapses++;
+		taken.push(clock() - at);
 		await three.shutdown();
 	}
-	// a commit that takes long leaves a term to one that is gone; without care that is often
-	assert.ok(lapses <= 3, `${lapses} times nobody led for a lease`);
+	assert.ok(taken.at(-1) < 1000, `nobody led for ${taken} ms`);
 });
 
 test("one that waits is shut down at once, also if it is cut off, and the server knows", async (t) => {
