@@ -32,7 +32,7 @@ const answers = (port) =>
 		socket.on("error", () => resolve(false));
 	});
 
-async function pooler(t, mode) {
+async function pooler(t, mode, size = 20) {
 	const directory = mkdtempSync(join(tmpdir(), "pooler-"));
 	const port = await freePort();
 	const password = process.env.PGPASSWORD ?? "";
@@ -52,6 +52,7 @@ unix_socket_dir =
 auth_type = ${password ? "scram-sha-256" : "any"}
 auth_file = ${join(directory, "users")}
 pool_mode = ${mode}
+default_pool_size = ${size}
 `,
 	);
 	const program = spawn(PROGRAM, [join(directory, "ini")], { stdio: "ignore", ...user });
@@ -89,3 +90,31 @@ for (const mode of ["session", "transaction", "statement"])
 		assert.ok(clock() - at < 1000, `${clock() - at} ms`);
 		assert.equal(program.exitCode, null);
 	});
+
+test("PgBouncer with fewer connections than contenders, who do not wait: all are served, and the next leads soon", { skip }, async (t) => {
+	const { port } = await pooler(t, "transaction", 2);
+	const source = await dataSource(t, { host: "127.0.0.1", port, poolErrorHandler: () => {} });
+	const config = { lockId: freshLock(), leaseDuration: 5000, renewalInterval: 500, jitterRange: 100, wait: false };
+	const cores = [];
+	const errors = [];
+
+	for (let i = 0; i < 4; i++) {
+		const core = await LeaderElectorCore.create(source, config);
+
+		t.after(() => core.shutdown());
+		core.events.on("error", (error) => errors.push(error));
+		cores.push(core);
+	}
+	const [leader, ...others] = cores;
+	const { token } = leader;
+	const end = clock() + 3000; // six times each
+
+	await until(() => clock() > end, "they ask");
+	assert.equal(leader.token, token);
+	assert.deepEqual(errors, []);
+	const at = clock();
+
+	await leader.shutdown();
+	await until(() => others.some((core) => core.amILeader()), "the next leads");
+	assert.ok(clock() - at < 2000, `after ${clock() - at} ms, which is no matter of the lease`);
+});

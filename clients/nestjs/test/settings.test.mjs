@@ -16,6 +16,7 @@ test("defaults", () => {
 		lockId: "1",
 		schema: undefined,
 		createsExtension: false,
+		waits: true,
 		priority: 0,
 		info: null,
 		pause: 10000,

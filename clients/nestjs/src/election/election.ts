@@ -243,20 +243,22 @@ export class Election extends EventEmitter<ElectionEvents> {
 	// ---- Terms ----
 
 	private async campaign(): Promise<void> {
-		const { lockId, instance, lease, info, priority } = this.settings;
+		const { lockId, instance, lease, renewal, info, priority, waits } = this.settings;
 		const answers = this.hasAnswered && this.failsSince === undefined;
 		const call = await this.named("le_campaign($1, $2, $3, $4, $5, $6)");
 		// an answer at once to who starts us, or has met silence; then wait for as long
 		// as a lease, because a tenth of the wait is missing from it
-		const wait = answers ? Math.floor(Math.min(lease, this.waitMax)) : 0;
+		const wait = waits && answers ? Math.floor(Math.min(lease, this.waitMax)) : 0;
 		const sent = now();
 		const values = [lockId, instance, lease, wait, info, priority];
 		const row = await this.session
-			.ask(`SELECT elected, token, valid_for_ms FROM ${call}`, values, wait, this.stopping.signal)
+			.ask(`SELECT elected, token, valid_for_ms, remaining_ms FROM ${call}`, values, wait, this.stopping.signal)
 			.catch((error) => this.giveUp(error));
 
 		this.heard();
-		if (row?.[0] === "t") this.begin(BigInt(row[1] as string), sent + Number(row[2]));
+		if (row?.[0] === "t") return this.begin(BigInt(row[1] as string), sent + Number(row[2]));
+		// not all at the same time, and soon after the end that the server knows
+		if (!waits) await this.sleep(Math.max(Math.min(Number(row?.[3]), renewal * (0.75 + Math.random() / 4)), RETRY_MIN));
 	}
 
 	/**

@@ -26,6 +26,11 @@ export interface LeaderElectorConfig {
 	baseCleanInterval?: number;
 	/** Of several that wait the largest goes first. 0; 0 to 9 */
 	priority?: number;
+	/**
+	 * Wait on the server, and lead as soon as the lock is free. false: ask about every
+	 * renewalInterval, for poolers whose connections are few. true
+	 */
+	wait?: boolean;
 	/** Shown to operators beside the leader's name. At most 512 bytes */
 	info?: string;
 	/** After release() do not ask for the lead for so long. leaseDuration */
@@ -46,6 +51,7 @@ export interface Settings {
 	readonly schema: string | undefined;
 	readonly createsExtension: boolean;
 	readonly priority: number;
+	readonly waits: boolean;
 	readonly info: string | null;
 	readonly pause: number;
 	readonly legacySchema: string | undefined;
@@ -119,6 +125,7 @@ export function settingsOf(config: LeaderElectorConfig): Settings {
 		schema: config.schema == null ? undefined : short("schema", config.schema, 63),
 		createsExtension: flag("createTableOnInit", config.createTableOnInit ?? false),
 		priority: integer("priority", config.priority ?? 0, 0, 9),
+		waits: flag("wait", config.wait ?? true),
 		info: config.info == null ? null : short("info", config.info, 512),
 		pause: integer("pauseAfterRelease", config.pauseAfterRelease ?? lease, 0, TIMER_MAX),
 		legacySchema: config.legacySchema == null ? undefined : short("legacySchema", config.legacySchema, 63),
