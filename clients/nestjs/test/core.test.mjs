@@ -610,7 +610,7 @@ test("the time before the election was sent counts, not that of its answer", asy
 	assert.ok(clock() - at < 6000 - 1200 + 200, `led for ${clock() - at} ms`);
 });
 
-test("release() without an answer: done when the lease is over, and the term is not taken up again", async (t) => {
+test("release() without an answer: done when the lease is over, and the term is not taken up again", { timeout: 30_000 }, async (t) => {
 	const way = await proxy(t);
 	const core = await elector(
 		t,

@@ -194,6 +194,7 @@ export class Election extends EventEmitter<ElectionEvents> {
 			if (!(await this.findSchema()) && this.settings.createsExtension) await this.createExtension();
 			if (this.schema === undefined)
 				throw new SetupError("this database has no extension leader_election: CREATE EXTENSION leader_election");
+			// before the lease: whoever cannot write the row must not keep it from those who can
 			await this.legacy?.check(this.session);
 			this.isSchemaSure = true;
 		}
@@ -311,11 +312,7 @@ export class Election extends EventEmitter<ElectionEvents> {
 
 	/** Nobody leads by our lease alone while the old library's instances go by their row. */
 	private async beatLegacy(term: Term, legacy: LegacyLock): Promise<void> {
-		const deadline = await legacy.hold(this.session).catch((error) => {
-			// whoever cannot write the row must not keep the lease from those who can
-			if (this.term === term && now() >= term.legacyDeadline) this.bury(term, this.settings.pause);
-			throw error;
-		});
+		const deadline = await legacy.hold(this.session);
 
 		if (this.term !== term || now() >= term.end) return;
 		if (deadline !== undefined) {
@@ -386,9 +383,8 @@ export class Election extends EventEmitter<ElectionEvents> {
 	}
 
 	/** Nothing may go on in it: from here on it is dead, whatever becomes of the question. */
-	private bury(term: Term, rest = term.rest): void {
+	private bury(term: Term): void {
 		term.endBy = now() + patienceOf(this.settings);
-		term.rest = rest;
 		this.term = undefined;
 		this.dying = term;
 		this.wake();

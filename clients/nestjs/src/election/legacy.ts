@@ -24,7 +24,7 @@ export class LegacyLock {
 		this.table = `${quoted(schema)}."leader_lease"`;
 	}
 
-	/** Is the table there, and the right to write it?  Fails else, before we have our lease for nothing. */
+	/** Is the table there, and the right to write it?  Fails else. */
 	async check(session: Session): Promise<void> {
 		try {
 			await session.ask(`DELETE FROM ${this.table} WHERE false`, []);

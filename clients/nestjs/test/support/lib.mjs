@@ -202,13 +202,13 @@ export async function proxy(t) {
 			[far, near],
 		]) {
 			sockets.add(socket);
+			if (isCut) socket.pause();
 			socket.on("error", () => {});
 			socket.on("close", () => {
 				sockets.delete(socket);
 				if (!isCut) other.destroy();
 			});
 			socket.on("data", (data) => {
-				if (isCut) return;
 				if (delay > 0 && socket === far) setTimeout(() => isCut || other.write(data), delay);
 				else other.write(data);
 			});
@@ -218,7 +218,11 @@ export async function proxy(t) {
 	await new Promise((resolve) => listener.listen(0, "127.0.0.1", resolve));
 	const way = {
 		server: { ...server, host: "127.0.0.1", port: listener.address().port },
-		cut: () => (isCut = true),
+		cut: () => {
+			isCut = true;
+			// the end of a connection does not get through, either
+			for (const socket of sockets) socket.pause();
+		},
 		/** Answers come so many milliseconds later. */
 		delay: (time) => (delay = time),
 		/** New connections get through, those of before are closed. */

@@ -11,7 +11,7 @@ import { TypeOrmModule } from "@nestjs/typeorm";
 import { DataSource } from "typeorm";
 import { onClass } from "./decorate.mjs";
 
-const { kind, config, hooks = true, server, samples } = JSON.parse(process.env.TASK);
+const { kind, config, hooks = true, server, way, samples } = JSON.parse(process.env.TASK);
 const file = openSync(samples, "a");
 const database = {
 	type: "postgres",
@@ -36,6 +36,7 @@ let close;
 if (kind === "core") {
 	const source = await new DataSource(database).initialize();
 
+	Object.assign(source.driver.master.options, way); // for the elector alone
 	elector = await package_.LeaderElectorCore.create(source, config);
 	close = async () => {
 		await elector.shutdown();
