@@ -84,7 +84,7 @@ def try_usage(t, driver, program, blocks, started):
         t.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
               " WHERE datname = current_database() AND usename = 'app'")
         works("it goes on with other connections")
-        t.check("it has said why", True, os.path.getsize(said) > silent)
+        t.wait("it has said why", True, lambda: os.path.getsize(said) > silent)
         token = int(t.sql("SELECT token FROM leader_lease WHERE id = 1"))
         t.sql("SET ROLE app; SELECT le_release(1, le_leader(1), le_token(1, le_leader(1)))")
         t.wait("another term: " + tail(), True, lambda: int(t.sql(
