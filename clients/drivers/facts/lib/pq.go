@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"os/exec"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -57,6 +60,60 @@ func (c deaf) Read(b []byte) (int, error) {
 	return c.Conn.Read(b)
 }
 
+// Contend for four locks through a pool of two; how often one was answered for another's.
+func answersForOthers(dsn string) int32 {
+	var wrong int32
+	var all sync.WaitGroup
+	for lock := 11; lock <= 14; lock++ {
+		all.Add(1)
+		go func(lock int) {
+			defer all.Done()
+			db, err := sql.Open("postgres", dsn)
+			if err != nil {
+				panic(err)
+			}
+			defer db.Close()
+			db.SetMaxOpenConns(1)
+			query := fmt.Sprintf("SELECT %d, elected FROM le_campaign(%d, $1)", lock, lock)
+			for n := 0; n < 1000; n++ {
+				var asked int
+				var elected bool
+				if err := db.QueryRow(query, fmt.Sprint("of ", lock)).Scan(&asked, &elected); err != nil {
+					fact("through PgBouncer", nil, err) // and no panic, which would leave it running
+					return
+				}
+				if asked != lock {
+					atomic.AddInt32(&wrong, 1)
+				}
+			}
+		}(lock)
+	}
+	all.Wait()
+	return wrong
+}
+
+func throughPgBouncer() {
+	folder, err := os.Getwd()
+	must(err)
+	must(os.WriteFile("pool.users", []byte("\"app\" \"\"\n"), 0o600))
+	must(os.WriteFile("pool.ini", []byte(fmt.Sprintf("[databases]\n* = host=%s port=%s\n[pgbouncer]\nunix_socket_dir = %s\n"+
+		"listen_port = 6420\nauth_type = trust\nauth_file = pool.users\npool_mode = transaction\ndefault_pool_size = 2\n"+
+		"ignore_startup_parameters = extra_float_digits\n", os.Getenv("PGHOST"), os.Getenv("PGPORT"), folder)), 0o600))
+	pool := exec.Command("/usr/sbin/pgbouncer", "-q", "pool.ini")
+	must(pool.Start())
+	defer pool.Wait()
+	defer pool.Process.Kill()
+	dsn := fmt.Sprintf("sslmode=disable host=%s port=6420", folder)
+	db, err := sql.Open("postgres", dsn+" binary_parameters=yes")
+	must(err)
+	for end := time.Now().Add(20 * time.Second); db.Ping() != nil && time.Now().Before(end); {
+		time.Sleep(50 * time.Millisecond)
+	}
+	db.Close()
+	fact("with binary_parameters no answer is another's", int32(0), answersForOthers(dsn+" binary_parameters=yes"))
+	fact("and without it some are", true, answersForOthers(dsn) > 0)
+}
+
 func main() {
 	db, err := sql.Open("postgres", "sslmode=disable")
 	must(err)
@@ -100,4 +157,5 @@ func main() {
 	case <-time.After(2 * time.Second):
 		fact("a context is no limit", "no answer", "no answer")
 	}
+	throughPgBouncer()
 }
