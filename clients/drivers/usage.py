@@ -30,6 +30,9 @@ USAGES = {
                        ["cargo", "build", "--offline", "--quiet", "--bin", "usage"], ["target/debug/usage"]),
 }
 
+CUT = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND usename = 'app'"""
+
 
 def names():
     """The blocks of the page that are used here."""
@@ -38,7 +41,7 @@ def names():
 
 
 def try_usage(t, driver, program, blocks, started):
-    """It works, loses its connections, is refused, goes on each time, and releases."""
+    """It works, loses its connections and the lead, goes on each time, and releases."""
     if driver not in USAGES:
         return
     files, build, command = USAGES[driver]
@@ -73,6 +76,9 @@ def try_usage(t, driver, program, blocks, started):
     def rows():
         return int(t.sql("SELECT count(*) FROM ledger"))
 
+    def waiting():
+        return int(t.sql("SELECT count(*) FROM leader_waiting"))
+
     def works(what):
         before = rows()
         t.wait(what + ": " + tail(), True, lambda: rows() > before + 2)
@@ -81,17 +87,19 @@ def try_usage(t, driver, program, blocks, started):
     try:
         works("it works")
         silent = os.path.getsize(said)
-        t.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-              " WHERE datname = current_database() AND usename = 'app'")
+        t.sql(CUT)
         works("it goes on with other connections")
         t.wait("it has said why", True, lambda: os.path.getsize(said) > silent)
-        token = int(t.sql("SELECT token FROM leader_lease WHERE id = 1"))
-        t.sql("SET ROLE app; SELECT le_release(1, le_leader(1), le_token(1, le_leader(1)))")
-        t.wait("another term: " + tail(), True, lambda: int(t.sql(
-            "SELECT coalesce(max(token), 0) FROM leader_lease WHERE id = 1 AND state = 'live'")) > token)
-        works("it works in that")
+        # so it does if they were lost while another led
+        t.sql("SET ROLE app; SELECT le_transfer(1, le_leader(1), le_token(1, le_leader(1)), 'another')")
+        t.wait("it waits", 1, waiting)
+        t.sql(CUT)
+        t.wait("it waits again", 1, waiting)
+        t.sql("SET ROLE app; SELECT le_release(1, 'another')")
+        works("it works when it is elected again")
+        token = t.sql("SELECT token FROM leader_lease WHERE id = 1")
         process.send_signal(signal.SIGTERM)
         t.check("it exits: " + tail(), {"jdbc": 143, "spring": 143}.get(driver, 0), process.wait(30))
-        t.check("it has released", "released", t.sql("SELECT ended_how FROM leader_history ORDER BY token DESC LIMIT 1"))
+        t.check("it has released", "released", t.sql("SELECT ended_how FROM leader_history WHERE token = " + token))
     finally:
         end()
