@@ -12,13 +12,15 @@ async function answer(command, sql) {
 	if (command === 'false')
 		return no;
 	try {
+		const pause = async () => {
+			console.log('open');
+			await line();
+		};
 		await runGuarded(leads(), async (handle) => {
 			await execute(handle, sql);
-			if (command === 'open') {
-				console.log('open');
-				await line();
-			}
-		});
+			if (command === 'open')
+				await pause();
+		}, sql, command === 'open' ? pause : null);
 		return 'done';
 	} catch (error) {
 		console.error(error);
@@ -27,7 +29,7 @@ async function answer(command, sql) {
 }
 
 // before the election begins, whose connection it is
-const no = (await ask("SELECT le_is_leader(1, 'nobody') AS leads", [])).leads ? 'yes' : 'no';
+const no = (await ask("SELECT le_is_leader(1, 'nobody') AS leads", [], 3000)).leads ? 'yes' : 'no';
 const loop = elect();
 for (let text = await line(); text !== 'stop'; text = await line()) {
 	const [command, ...sql] = text.split(' ');
