@@ -1,6 +1,9 @@
 // The end of each program in JavaScript: runGuarded(), execute() and sqlstate() are above.
 import { createInterface } from 'node:readline';
 
+// what drivers print (notices, lost connections) is no answer
+console.log = console.error;
+const say = (answer) => process.stdout.write(`${answer}\n`);
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const line = async () => (await lines.next()).value;
 
@@ -13,7 +16,7 @@ async function answer(command, sql) {
 		return no;
 	try {
 		const pause = async () => {
-			console.log('open');
+			say('open');
 			await line();
 		};
 		await runGuarded(leads(), async (handle) => {
@@ -33,7 +36,7 @@ const no = (await ask("SELECT le_is_leader(1, 'nobody') AS leads", [], 3000)).le
 const loop = elect();
 for (let text = await line(); text !== 'stop'; text = await line()) {
 	const [command, ...sql] = text.split(' ');
-	console.log(String(await answer(command, sql.join(' '))));
+	say(await answer(command, sql.join(' ')));
 }
 stop();
 await loop;

@@ -2,7 +2,7 @@
 @@ postgres.js
 
 const pool = postgres();
-const gate = postgres({ max: 1, onnotice: () => {} });    // or it prints them
+const gate = postgres({ max: 1 });
 
 // the page's message; if it is to stop before COMMIT, with a statement at its end that waits for us
 async function runGuarded(token, _, sql, pause) {
