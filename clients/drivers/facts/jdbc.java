@@ -46,11 +46,11 @@ public class jdbc {
 		}
 		try (var db = DriverManager.getConnection(url)) {
 			db.setAutoCommit(false);
-			state(db, "INSERT INTO ledger VALUES (-1)");
+			state(db, "INSERT INTO plain VALUES (-1)");
 			db.setAutoCommit(true);
 		}
 		try (var db = DriverManager.getConnection(url);
-				var rows = db.createStatement().executeQuery("SELECT count(*) FROM ledger WHERE n < 0")) {
+				var rows = db.createStatement().executeQuery("SELECT count(*) FROM plain WHERE n < 0")) {
 			rows.next();
 			fact("setAutoCommit(true) commits", 1L, rows.getLong(1));
 		}

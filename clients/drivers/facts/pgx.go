@@ -48,7 +48,7 @@ func main() {
 	_, err = inner.Exec(ctx, "SELECT le_guard(9, 'x')")
 	must(err)
 	must(inner.Rollback(ctx))
-	_, err = tx.Exec(ctx, "INSERT INTO ledger VALUES (-1)")
+	_, err = tx.Exec(ctx, "INSERT INTO plain VALUES (-1)")
 	must(err)
 	_, err = other.Exec(ctx, "SELECT le_release(9, 'x')")
 	must(err)

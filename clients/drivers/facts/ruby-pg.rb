@@ -19,10 +19,10 @@ fact('several statements are a block', PG::ActiveSqlTransaction, e.class)
 fact('its code', '25001', e.result.error_field(PG::PG_DIAG_SQLSTATE))
 fact('LE001 has no class', PG::ServerError, error { db.exec("SELECT le_guard(8, 'x')") }.class)
 
-rows = -> { PG.connect.exec('SELECT count(*) FROM ledger WHERE n < 0').getvalue(0, 0) }
+rows = -> { PG.connect.exec('SELECT count(*) FROM plain WHERE n < 0').getvalue(0, 0) }
 thread = Thread.new do
   db.transaction do
-    db.exec('INSERT INTO ledger VALUES (-1)')
+    db.exec('INSERT INTO plain VALUES (-1)')
     sleep
   end
 end
@@ -31,12 +31,12 @@ thread.kill
 thread.join
 fact('transaction commits at Thread#kill', '1', rows.call)
 db.transaction do
-  db.exec('INSERT INTO ledger VALUES (-2)')
+  db.exec('INSERT INTO plain VALUES (-2)')
   break
 end
 fact('and at break', '2', rows.call)
 db.transaction do
-  db.exec('INSERT INTO ledger VALUES (-3)')
+  db.exec('INSERT INTO plain VALUES (-3)')
   error { db.exec('no SQL') }
 end
 fact('COMMIT after an error that was caught is a silent ROLLBACK', '2', rows.call)

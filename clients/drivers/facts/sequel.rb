@@ -18,7 +18,7 @@ lost = state do
   DB.transaction do
     DB.transaction do
       DB.fetch("SELECT le_guard(9, 'x')").first
-      DB.run('INSERT INTO ledger VALUES (-1)')
+      DB.run('INSERT INTO plain VALUES (-1)')
     end
     PG.connect.exec("SELECT le_release(9, 'x')")
   end

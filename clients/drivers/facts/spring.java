@@ -46,7 +46,7 @@ public class spring {
 					inner.setRollbackOnly();
 					return null;
 				});
-				jdbc.execute("INSERT INTO ledger VALUES (-1)");
+				jdbc.execute("INSERT INTO plain VALUES (-1)");
 				new JdbcTemplate(new DriverManagerDataSource(System.getenv("DATABASE_URL")))
 					.queryForList("SELECT le_release(9, 'x')");
 				return null;

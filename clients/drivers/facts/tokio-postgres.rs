@@ -29,13 +29,13 @@ async fn main() {
     fact("which get refuses", row.try_get::<_, i64>(1).is_err());
 
     let transaction = db.transaction().await.unwrap();
-    transaction.batch_execute("INSERT INTO ledger VALUES (-1)").await.unwrap();
+    transaction.batch_execute("INSERT INTO plain VALUES (-1)").await.unwrap();
     drop(transaction);
-    let row = db.query_one("SELECT count(*) FROM ledger WHERE n < 0", &[]).await.unwrap();
+    let row = db.query_one("SELECT count(*) FROM plain WHERE n < 0", &[]).await.unwrap();
     fact("a transaction that is dropped is rolled back", row.get::<_, i64>(0) == 0);
 
     let transaction = db.transaction().await.unwrap();
-    transaction.batch_execute("SELECT le_guard(9, 'x'); INSERT INTO ledger VALUES (-1)").await.unwrap();
+    transaction.batch_execute("SELECT le_guard(9, 'x'); INSERT INTO plain VALUES (-1)").await.unwrap();
     other.batch_execute("SELECT le_release(9, 'x')").await.unwrap();
     let error = transaction.commit().await.unwrap_err();
     fact("LE001 from commit()", error.code().map(|code| code.code()) == Some("LE001"));

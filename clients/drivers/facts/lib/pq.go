@@ -126,7 +126,7 @@ func main() {
 	must(err)
 	_, err = tx.Exec("SELECT le_guard(9, 'x')")
 	must(err)
-	_, err = tx.Exec("INSERT INTO ledger VALUES (-1)")
+	_, err = tx.Exec("INSERT INTO plain VALUES (-1)")
 	must(err)
 	_, err = db.Exec("SELECT le_release(9, 'x')")
 	must(err)
