@@ -6,7 +6,12 @@
 Each shard is a lock, and is worked on by its leader.  A worker takes as many
 shards as is its share, ceil(12 / workers), gives back what is more, and takes
 over those of a worker that has died when their leases have run out.  A worker
-counts if it leads a lock of its own.
+counts if it leads a lock of its own.  Who loses the connection connects again,
+and keeps what it leads if that takes no longer than the lease.
+
+There is one thread: a turn, with a piece of work of each shard, must be shorter
+than the lease, or all the shards are lost.  leaderctl, or a thread for elect(),
+is for longer ones.
 
     CREATE TABLE shard_work (n bigint GENERATED ALWAYS AS IDENTITY, shard int NOT NULL, token bigint NOT NULL);
     GRANT SELECT, INSERT ON shard_work TO app;
@@ -28,6 +33,7 @@ import random
 import signal
 import sys
 import time
+import uuid
 
 import psycopg2
 
@@ -59,12 +65,16 @@ def clock():
 
 class Worker:
     def __init__(self):
-        self.db = psycopg2.connect("connect_timeout=3 tcp_user_timeout=5000")
-        self.db.autocommit = True
-        self.work_db = psycopg2.connect("connect_timeout=3 tcp_user_timeout=5000")
-        self.me, = self.ask("SELECT le_instance('worker')")[0]
+        self.me = "worker:%s" % uuid.uuid4()
+        self.db = self.work_db = None
         self.held = {}                          # shard: (token, deadline)
         self.stopping = False
+
+    def connect(self):
+        limits = "connect_timeout=3 tcp_user_timeout=5000 keepalives_idle=5 keepalives_interval=1"
+        self.db = psycopg2.connect(limits)
+        self.db.autocommit = True
+        self.work_db = psycopg2.connect(limits)
 
     def ask(self, sql, args=None):
         with self.db.cursor() as cursor:
@@ -114,9 +124,17 @@ class Worker:
     def run(self):
         print(self.me, flush=True)
         while not self.stopping:
-            self.elect()
-            self.work()
+            try:
+                if self.db is None:
+                    self.connect()
+                self.elect()
+                self.work()
+            except psycopg2.Error as error:     # changes nothing until the deadlines
+                print(error, file=sys.stderr, flush=True)
+                self.db = None
             time.sleep(TURN)
+        if self.db is None:
+            return                              # the leases run out
         for shard in list(self.held):
             self.release(shard)
         (_, token), = self.ask(PRESENT, {"me": self.me, "lease": LEASE})
@@ -130,4 +148,4 @@ if __name__ == "__main__":
     worker = Worker()
     signal.signal(signal.SIGTERM, worker.stop)
     signal.signal(signal.SIGINT, worker.stop)
-    sys.exit(worker.run())                      # an error ends it: start it again by a supervisor
+    sys.exit(worker.run())

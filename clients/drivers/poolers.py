@@ -3,6 +3,8 @@ import os
 import subprocess
 import time
 
+HERE = os.path.dirname(os.path.abspath(__file__))
+
 
 class Pooler:
     """A pooler with its configuration in a directory, which is where its socket is, too."""
@@ -49,6 +51,14 @@ def ask(folder, port, db, sql):
     return " ".join(done.stdout.split())
 
 
+def try_prepared(t, folder, port):
+    said = subprocess.run(["/usr/bin/python3", os.path.join(HERE, "prepared.py"), folder, str(port), t.db],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+    t.check("what prepares statements", ["psycopg 3 as it is: failed", "psycopg 3 without preparing: went well",
+                                         "asyncpg as it is: failed", "asyncpg without preparing: went well"],
+            said.stdout.splitlines())
+
+
 def try_pgbouncer(t, folder, scenario, started):
     for number, mode in enumerate(("session", "transaction", "statement")):
         port = 6400 + number
@@ -60,6 +70,8 @@ def try_pgbouncer(t, folder, scenario, started):
                 t.sql("DELETE FROM work USING le_try_acquire(1, 'sweep'), le_guard(1, 'sweep');"
                       " SELECT le_release(1, 'sweep')")
                 scenario(mode, folder, port)
+                if mode == "transaction":
+                    try_prepared(t, folder, port)
                 continue
             t.check("statement: elected", "t", ask(folder, port, t.db, "SELECT le_try_acquire(5, 'a')"))
             t.check("statement: a heartbeat", "t", ask(folder, port, t.db, "SELECT leads FROM"
@@ -99,7 +111,7 @@ def try_pgpool(t, folder, scenario, started):
     with open(os.path.join(standby, "postgresql.conf"), "a") as file:
         file.write("\nport = 6411\nlisten_addresses = ''\nunix_socket_directories = '%s'\n" % folder)
     control = ["pg_ctl", "-D", standby, "-w", "-s", "-l", os.path.join(folder, "standby.log")]
-    write(folder, "pgpool.conf", """
+    conf = """
 backend_clustering_mode = 'streaming_replication'
 port = %d
 socket_dir = '%s'
@@ -125,25 +137,38 @@ sr_check_database = 'postgres'
 pid_file_name = '%s/pgpool.pid'
 logdir = '%s'
 work_dir = '%s'
-""" % (port, folder, folder, os.environ["PGHOST"], os.environ["PGPORT"], folder, folder, folder, folder, folder))
+""" % (port, folder, folder, os.environ["PGHOST"], os.environ["PGPORT"], folder, folder, folder, folder, folder)
+    write(folder, "pgpool.conf", conf)
+    write(folder, "listed.conf", conf + "write_function_list = 'le_.*'\n")
     os.mkdir(os.path.join(folder, "oids"))
     write(folder, "pcp.conf", "")
     write(folder, "pool_hba.conf", "local all all trust\n")
     subprocess.run(control + ["start"], check=True, stdin=subprocess.DEVNULL)
     pooler = None
-    try:
-        pooler = Pooler(folder, "pgpool", ["/usr/sbin/pgpool", "-n", "-f", "pgpool.conf", "-F", "pcp.conf",
-                                           "-a", "pool_hba.conf"])
+
+    def start(conf):
+        nonlocal pooler
+        pooler = Pooler(folder, "pgpool", ["/usr/sbin/pgpool", "-n", "-f", conf, "-F", "pcp.conf", "-a", "pool_hba.conf"])
         started.append(pooler.end)
         t.wait("what only reads goes to the standby", "6411", lambda: ask(
             folder, port, t.db, "SELECT current_setting('port')"))
-        t.check("the cache is on", "shmem", ask(folder, port, t.db, "PGPOOL SHOW memqcache_method"))
-        scenario("pgpool", folder, port)
+
+    def calls(title):
         for call in ("le_try_acquire(7, 'a')", "le_renew(7, 'a')", "le_is_leader(7, 'a')",
                      "le_leader(7) = 'a'", "le_token(7, 'a') > 0", "elected FROM le_campaign(7, 'a')",
                      "leads FROM le_keep_alive(7, 'a', le_token(7, 'a'))", "leader_id = 'a' FROM le_observe(7)",
                      "le_release(7, 'a')"):
-            t.check(call, "t", ask(folder, port, t.db, "SELECT " + call))
+            t.check(title + call, "t", ask(folder, port, t.db, "SELECT " + call))
+
+    try:
+        start("pgpool.conf")
+        t.check("the cache is on", "shmem", ask(folder, port, t.db, "PGPOOL SHOW memqcache_method"))
+        scenario("pgpool", folder, port)
+        calls("")
+        pooler.end()
+        start("listed.conf")
+        t.check("the list", "le_.*", ask(folder, port, t.db, "PGPOOL SHOW write_function_list"))
+        calls("listed: ")
     finally:
         if pooler is not None:
             pooler.end()

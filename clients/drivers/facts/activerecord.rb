@@ -27,11 +27,13 @@ fact('a false is false', false, db.select_value("SELECT le_is_leader(9, 'y')"))
 fact('a token is an Integer', Integer, db.select_value("SELECT le_token(9, 'x')").class)
 pids = [db, Thread.new { ActiveRecord::Base.connection }.value].map { |c| c.select_value('SELECT pg_backend_pid()') }
 fact('a connection for each thread', true, pids[0] != pids[1])
-begin
-  ActiveRecord::Base.transaction { db.execute("SELECT le_try_acquire(8, 'x')") }
+def state
+  yield
 rescue ActiveRecord::StatementInvalid => e
-  fact('the cause has the state', '25001', e.cause.result.error_field(PG::PG_DIAG_SQLSTATE))
+  e.cause.result.error_field(PG::PG_DIAG_SQLSTATE)
 end
+fact('the cause has the state', '25001',
+     state { ActiveRecord::Base.transaction { db.execute("SELECT le_try_acquire(8, 'x')") } })
 # a transaction in a transaction is the outer one, whose COMMIT is the one that fails
 class Work < ActiveRecord::Base
   self.table_name = 'unfenced'
@@ -39,7 +41,7 @@ class Work < ActiveRecord::Base
 end
 db.execute('CREATE TEMP TABLE unfenced (id serial, token bigint)')
 inner = nil
-begin
+outer = state do
   ActiveRecord::Base.transaction do
     ActiveRecord::Base.transaction do
       db.execute("SELECT le_guard(9, 'x')")
@@ -49,9 +51,8 @@ begin
     inner = 'left'
     PG.connect.exec("SELECT le_release(9, 'x')")
   end
-rescue ActiveRecord::StatementInvalid => e
-  fact('the outer COMMIT fails', 'LE001', e.cause.result.error_field(PG::PG_DIAG_SQLSTATE))
 end
+fact('the outer COMMIT fails', 'LE001', outer)
 fact('not the inner one', 'left', inner)
 fact('after_commit is not called', nil, $called)
 Work.create!(token: 1)

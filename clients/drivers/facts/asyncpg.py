@@ -13,11 +13,13 @@ async def main():
     fact("autocommit", True, await db.fetchval("SELECT le_try_acquire(9, 'x')"))
     try:
         await db.fetchval("SELECT le_guard(8, 'x')")
+        fact("LE001", "LE001", None)
     except asyncpg.PostgresError as error:
         fact("LE001", ("UnknownPostgresError", "LE001"), (type(error).__name__, error.sqlstate))
     try:
         async with db.transaction():
             await db.fetchval("SELECT le_try_acquire(8, 'x')")
+        fact("25001 has a class", "25001", None)
     except asyncpg.ActiveSQLTransactionError as error:
         fact("25001 has a class", "25001", error.sqlstate)
     both = await asyncio.gather(db.fetchval("SELECT pg_sleep(0.1)"), db.fetchval("SELECT 1"), return_exceptions=True)

@@ -44,6 +44,16 @@ public class jdbc {
 				fact("and COMMIT is refused", "LE001", e.getSQLState());
 			}
 		}
+		try (var db = DriverManager.getConnection(url)) {
+			db.setAutoCommit(false);
+			state(db, "INSERT INTO plain VALUES (-1)");
+			db.setAutoCommit(true);
+		}
+		try (var db = DriverManager.getConnection(url);
+				var rows = db.createStatement().executeQuery("SELECT count(*) FROM plain WHERE n < 0")) {
+			rows.next();
+			fact("setAutoCommit(true) commits", 1L, rows.getLong(1));
+		}
 		var source = new PGXADataSource();
 		source.setUrl(url);
 		var pooled = source.getXAConnection();

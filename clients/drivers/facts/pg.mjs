@@ -1,4 +1,5 @@
 // What docs/drivers.md says of Node pg.
+import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 
 const fact = (what, wanted, got) =>
@@ -20,12 +21,27 @@ await db.end();
 const hasty = new pg.Client({ query_timeout: 100, application_name: 'hasty' });
 hasty.on('error', () => {});
 await hasty.connect();
-fact('query_timeout', 'Query read timeout', await hasty.query('SELECT pg_sleep(2)').catch((e) => e.message));
+fact('query_timeout', 'Query read timeout', await hasty.query('SELECT pg_sleep(4)').catch((e) => e.message));
 pg.defaults.parseInt8 = true;
 const other = new pg.Client();
 await other.connect();
-fact('does not cancel', 1, (await other.query(
-	"SELECT count(*) FROM pg_stat_activity WHERE application_name = 'hasty' AND state = 'active'")).rows[0].count);
+const active = async (name) => (await other.query(
+	"SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND state = 'active'", [name])).rows[0].count;
+fact('does not cancel', 1, await active('hasty'));
+hasty.end();
+await sleep(500);
+fact('nor does end()', 1, await active('hasty'));
+const waits = new pg.Client({ query_timeout: 100, application_name: 'waits' });
+waits.on('error', () => {});
+await waits.connect();
+fact('nor in a wait', 'Query read timeout', await waits.query(
+	"SELECT elected FROM le_campaign(9, 'y', wait_ms => 20000)").catch((e) => e.message));
+fact('where it goes on', 1, await active('waits'));
+waits.end();
+let left = 100;
+while (await active('waits') > 0 && --left > 0)
+	await sleep(50);
+fact('but there end() does', true, left > 0);
 fact('parseInt8 makes numbers', 'number', typeof (await other.query("SELECT le_token(9, 'x')")).rows[0].le_token);
 await other.end();
 process.exit(0);

@@ -23,4 +23,5 @@ const [, rows] = await prisma.$transaction([
 	prisma.$executeRaw`INSERT INTO work (token) VALUES (0)`,
 ]);
 fact('a list is a transaction', 1, rows);
+await prisma.$queryRaw`SELECT le_release(1, 'x')`;
 await prisma.$disconnect();

@@ -14,5 +14,12 @@ const outside = await sequelize.transaction(async (transaction) => {
 	return sequelize.query('INSERT INTO work (token) VALUES (1)').catch((e) => e.original.code);
 });
 fact('a query without the option is in another transaction', 'LE002', outside);
-await sequelize.query("SELECT le_release(1, 'x')");
+const calls = [];
+const refused = await sequelize.transaction(async (transaction) => {
+	await sequelize.query("SELECT le_guard(1, 'x')", { transaction });
+	transaction.afterCommit(() => calls.push('called'));
+	await sequelize.query("SELECT le_release(1, 'x')");
+}).catch((e) => e.original?.code ?? e.code);
+fact('COMMIT is refused', 'LE001', refused);
+fact('and afterCommit is called', 'called', calls.join());
 await sequelize.close();

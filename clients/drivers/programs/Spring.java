@@ -1,13 +1,10 @@
 @@ java-imports
-@@ jdbc-imports
 @@ spring-imports
 
 public class Spring {
 @@ java
 @@ spring
-
-	static JdbcTemplate jdbc;
-	static TransactionTemplate transactions;
+@@ spring-work
 
 	static void runGuarded(long token, Work work) throws Exception {
 		guarded(transactions, jdbc, token, () -> {
@@ -25,11 +22,7 @@ public class Spring {
 		((JdbcTemplate) db).execute(sql);
 	}
 
-	static void prepare() {
-		var source = new DriverManagerDataSource(URL);
-		jdbc = new JdbcTemplate(source);
-		transactions = new TransactionTemplate(new DataSourceTransactionManager(source));
-	}
+	static void prepare() {}
 
 @@ file main.java
 }

@@ -1,5 +1,3 @@
-require 'active_record'
-ActiveRecord::Base.establish_connection(adapter: 'postgresql', database: ENV['PGDATABASE'])
 @@ ruby
 @@ activerecord
 

@@ -1,10 +1,11 @@
 @@ asyncpg
 import os
-import sys
 
 
-async def answer(command, sql, line):
+async def answer(pool, command, sql, line):
     if command == "me":
+        while me is None:
+            await asyncio.sleep(0.01)
         return me
     if command == "token":
         return leads() or "none"
@@ -17,15 +18,12 @@ async def answer(command, sql, line):
             print("open", flush=True)
             await line()
 
-    db = await asyncpg.connect()
     try:
-        await guarded(db, leads(), work)
+        await guarded(pool, leads(), work)
         return "done"
     except Exception as error:
-        print(repr(error), file=sys.stderr, flush=True)
+        complain(error)
         return "error %s" % sqlstate(error)
-    finally:
-        await db.close()
 
 
 async def main():
@@ -36,15 +34,17 @@ async def main():
         return loop.run_in_executor(None, sys.stdin.readline)
 
     # before the election begins, whose connection it is
-    false = "yes" if (await ask("SELECT le_is_leader(1, 'nobody')"))[0] else "no"
+    false = "yes" if (await ask(3, "SELECT le_is_leader(1, 'nobody')"))[0] else "no"
+    pool = await asyncpg.create_pool(min_size=0)
     election = asyncio.create_task(elect())
     while (text := await line()) != "stop\n":
         if not text:
             os._exit(1)         # whoever started it has died
         command, _, sql = text.rstrip("\n").partition(" ")
-        print(await answer(command, sql, line), flush=True)
+        print(await answer(pool, command, sql, line), flush=True)
     running = False
     await election
+    await pool.close()
 
 
 asyncio.run(main())

@@ -1,9 +1,12 @@
 @@ python
 @@ psycopg2
-db2 = psycopg2.connect("")
+db2 = connect()
 
 
 def run_guarded(token, work):
+    global db2
+    if db2.closed:
+        db2 = connect()
     guarded(db2, token, work)
 
 

@@ -1,9 +1,12 @@
 @@ python
 @@ psycopg3
-db2 = psycopg.connect("")
+db2 = connect()
 
 
 def run_guarded(token, work):
+    global db2
+    if db2.closed:
+        db2 = connect()
     guarded(db2, token, work)
 
 

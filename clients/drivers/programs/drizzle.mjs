@@ -1,8 +1,9 @@
 @@ javascript
 @@ pg-election
+@@ pg-pool
 @@ drizzle
 
-const db = drizzle({ client: new pg.Pool() });
+const db = drizzle({ client: pool });
 const runGuarded = (token, work) => guarded(db, token, work);
 const execute = (tx, text) => tx.execute(sql.raw(text));
 

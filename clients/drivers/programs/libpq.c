@@ -59,7 +59,8 @@ open_transaction(PGconn *db, const char *insert, char state[6])
 	pthread_create(&thread, NULL, run_job, &job);
 	while (!waits)
 	{
-		PGresult   *result = PQexec(gate, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted");
+		PGresult   *result = PQexec(gate, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+									   " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())");
 
 		waits = PQntuples(result) > 0;
 		PQclear(result);

@@ -29,7 +29,6 @@ func answer(command, sql string, input *bufio.Scanner, no string) string {
 }
 
 func main() {
-	prepare()
 	var is bool
 	no := "no"
 	if err := ask("SELECT le_is_leader(1, $1)", []interface{}{"nobody"}, &is); err != nil {

@@ -1,6 +1,9 @@
 // The end of each program in JavaScript: runGuarded(), execute() and sqlstate() are above.
 import { createInterface } from 'node:readline';
 
+// what drivers print (notices, lost connections) is no answer
+console.log = console.error;
+const say = (answer) => process.stdout.write(`${answer}\n`);
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const line = async () => (await lines.next()).value;
 
@@ -12,13 +15,15 @@ async function answer(command, sql) {
 	if (command === 'false')
 		return no;
 	try {
+		const pause = async () => {
+			say('open');
+			await line();
+		};
 		await runGuarded(leads(), async (handle) => {
 			await execute(handle, sql);
-			if (command === 'open') {
-				console.log('open');
-				await line();
-			}
-		});
+			if (command === 'open')
+				await pause();
+		}, sql, command === 'open' ? pause : null);
 		return 'done';
 	} catch (error) {
 		console.error(error);
@@ -27,11 +32,11 @@ async function answer(command, sql) {
 }
 
 // before the election begins, whose connection it is
-const no = (await ask("SELECT le_is_leader(1, 'nobody') AS leads", [])).leads ? 'yes' : 'no';
+const no = (await ask("SELECT le_is_leader(1, 'nobody') AS leads", [], 3000)).leads ? 'yes' : 'no';
 const loop = elect();
 for (let text = await line(); text !== 'stop'; text = await line()) {
 	const [command, ...sql] = text.split(' ');
-	console.log(String(await answer(command, sql.join(' '))));
+	say(await answer(command, sql.join(' ')));
 }
 stop();
 await loop;

@@ -1,6 +1,5 @@
 # The end of each program in Python: run_guarded(), execute() and sqlstate() are above.
 import os
-import sys
 import threading
 
 
@@ -13,6 +12,8 @@ def fill(cursor, sql, pause):
 
 def answer(command, sql):
     if command == "me":
+        while me is None:
+            time.sleep(0.01)
         return me
     if command == "token":
         return leads() or "none"
@@ -22,7 +23,7 @@ def answer(command, sql):
         run_guarded(leads(), lambda cursor: fill(cursor, sql, command == "open"))
         return "done"
     except Exception as error:
-        print(repr(error), file=sys.stderr, flush=True)
+        complain(error)
         return "error %s" % sqlstate(error)
 
 

@@ -1,8 +1,8 @@
 @@ javascript
 @@ pg-election
+@@ pg-pool
 @@ pg
 
-const pool = new pg.Pool();
 const runGuarded = (token, work) => guarded(pool, token, work);
 const execute = (db, sql) => db.query(sql);
 

@@ -1,7 +1,7 @@
 @@ ruby
 @@ sequel
 
-DB = Sequel.postgres
+DB = Sequel.postgres(test: false)
 
 def run_guarded(token, &work) = guarded(DB, token, &work)
 

@@ -1,0 +1,9 @@
+@@ java-imports
+@@ jdbc-imports
+
+public class UsageJdbc {
+@@ java
+@@ java-main
+@@ jdbc
+@@ jdbc-work
+}

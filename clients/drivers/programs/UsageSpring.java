@@ -1,0 +1,9 @@
+@@ java-imports
+@@ spring-imports
+
+public class UsageSpring {
+@@ java
+@@ java-main
+@@ spring
+@@ spring-work
+}

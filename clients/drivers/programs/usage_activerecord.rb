@@ -1,0 +1,4 @@
+@@ ruby
+@@ activerecord
+@@ activerecord-work
+@@ ruby-main

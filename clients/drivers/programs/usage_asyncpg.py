@@ -1,0 +1,2 @@
+@@ asyncpg
+@@ asyncpg-usage

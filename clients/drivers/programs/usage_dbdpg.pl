@@ -1,0 +1,4 @@
+use strict;
+use warnings;
+@@ dbd-pg
+@@ dbd-pg-main

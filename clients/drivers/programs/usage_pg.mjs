@@ -1,0 +1,5 @@
+@@ javascript
+@@ pg-election
+@@ pg-pool
+@@ pg
+@@ javascript-usage

@@ -1,0 +1,7 @@
+package main
+
+@@ go-imports
+@@ pgx-imports
+@@ go
+@@ pgx
+@@ pgx-work

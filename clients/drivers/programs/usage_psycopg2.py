@@ -1,0 +1,3 @@
+@@ python
+@@ psycopg2
+@@ python-usage

@@ -1,0 +1,3 @@
+@@ python
+@@ psycopg3
+@@ python-usage

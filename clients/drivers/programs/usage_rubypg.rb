@@ -1,0 +1,4 @@
+@@ ruby
+@@ ruby-pg
+@@ ruby-pg-work
+@@ ruby-main

@@ -1,0 +1,4 @@
+@@ ruby
+@@ sequel
+@@ sequel-work
+@@ ruby-main

@@ -1,0 +1,2 @@
+@@ tokio-postgres
+@@ tokio-postgres-main
