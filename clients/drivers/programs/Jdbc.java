@@ -8,7 +8,15 @@ public class Jdbc {
 	static Connection db2;
 
 	static void runGuarded(long token, Work work) throws Exception {
-		guarded(db2, token, work::run);
+		if (db2 == null)
+			db2 = DriverManager.getConnection(URL);
+		try {
+			guarded(db2, token, work::run);
+		} catch (Exception e) {
+			db2.close();
+			db2 = null;
+			throw e;
+		}
 	}
 
 	static void execute(Object db, String sql) throws Exception {
@@ -17,8 +25,7 @@ public class Jdbc {
 		}
 	}
 
-	static void prepare() throws Exception {
-		db2 = DriverManager.getConnection(URL);
+	static void prepare() {
 	}
 
 @@ file main.java

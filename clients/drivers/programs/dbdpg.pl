@@ -1,8 +1,15 @@
 @@ dbd-pg
 
-my $db2 = DBI->connect('dbi:Pg:', undef, undef, { RaiseError => 1, PrintError => 0 });
+my $db2;
 
-sub run_guarded { guarded($db2, @_) }
+sub run_guarded
+{
+	my @args = @_;
+	return if eval { guarded($db2 //= connection(), @args); 1 };
+	my $error = $@;
+	undef $db2;
+	die $error;
+}
 
 sub execute { $_[0]->do($_[1]) }
 

@@ -1,7 +1,7 @@
 <?php
 @@ pdo
 
-$db2 = new PDO('pgsql:');
+$db2 = null;
 $no = ask("SELECT le_is_leader(1, 'nobody')")[0] ? 'yes' : 'no';
 stream_set_blocking(STDIN, true);
 
@@ -14,6 +14,7 @@ function answer($command, $sql) {
 	if ($command == 'false')
 		return $no;
 	try {
+		$db2 ??= connection();
 		guarded($db2, leads(), function ($db) use ($command, $sql) {
 			$db->exec($sql);
 			if ($command == 'open') {
@@ -23,6 +24,7 @@ function answer($command, $sql) {
 		});
 		return 'done';
 	} catch (PDOException $error) {
+		$db2 = null;
 		fwrite(STDERR, $error);
 		return 'error ' . sqlstate($error);
 	}

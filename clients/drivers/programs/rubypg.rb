@@ -1,9 +1,14 @@
 @@ ruby
 @@ ruby-pg
 
-DB2 = PG.connect
-
-def run_guarded(token, &work) = guarded(DB2, token, &work)
+def run_guarded(token, &work)
+  $db2 ||= PG.connect
+  guarded($db2, token, &work)
+rescue PG::Error
+  $db2&.close
+  $db2 = nil
+  raise
+end
 
 def execute(db, sql) = db.exec(sql)
 

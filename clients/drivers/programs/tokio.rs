@@ -19,8 +19,7 @@ async fn main() {
     let term = Arc::new(Mutex::new(Term::default()));
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let task = tokio::spawn(elect(election, me.clone(), term.clone(), stopped));
-    let (mut db2, connection) = tokio_postgres::connect(&config, NoTls).await.unwrap();
-    tokio::spawn(connection);
+    let mut db2 = connect(&config).await.unwrap();
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await.unwrap() {
         let (command, sql) = line.split_once(' ').unwrap_or((&line, ""));
@@ -34,6 +33,16 @@ async fn main() {
             },
             _ => {
                 let token = leads(&term).unwrap_or(1);
+                if db2.is_closed() {
+                    match connect(&config).await {
+                        Ok(client) => db2 = client,
+                        Err(error) => {
+                            eprintln!("{:?}", error);
+                            println!("error {}", sqlstate(&error));
+                            continue;
+                        }
+                    }
+                }
                 let result = if command == "open" {
                     match guard(&mut db2, &me, token).await {
                         Err(error) => Err(error),
