@@ -187,9 +187,19 @@ typedef struct LeEpoch
 	int64		id;				/* random, only equality matters; 0: none */
 	int64		timeline;		/* WAL timeline, for people to read */
 	int64		lineage;		/* of this cluster on this timeline, for rules */
+	bool		complete;		/* no promotion has lost anything, by the
+								 * operator's word as it was at the start */
 	TimestampTz start;			/* wall time, and start of the lease clock */
 	int64		anchor;			/* the counting clock at start, microseconds */
 } LeEpoch;
+
+/* Which standbys may be promoted, by the operator's word */
+#define LE_PROMOTION_ASYNCHRONOUS 0
+#define LE_PROMOTION_SYNCHRONOUS 1
+
+/* Which standbys may be promoted, by the operator's word */
+#define LE_PROMOTION_ASYNCHRONOUS 0
+#define LE_PROMOTION_SYNCHRONOUS 1
 
 /*
  * A lineage is a hash of system identifier and timeline, because the number
@@ -369,8 +379,8 @@ typedef struct LeLaunch
  * be two epochs, and two leaders.  A change inside counts LE_LAYOUT up.
  */
 #define LE_SHARED_NAME "leader_election"
-#define LE_SHARED_SIZE 128
-#define LE_LAYOUT 4
+#define LE_SHARED_SIZE 256
+#define LE_LAYOUT 5
 
 typedef struct LeShared
 {
@@ -430,10 +440,14 @@ extern char *le_printable(const char *string);
 extern const char *le_phase_name(LePhase phase);
 
 /* rules.c */
+extern int	le_promotion;
+extern int	le_promotion;
 extern int	le_promotion_grace;
 
 extern int64 le_rule_length(int64 lease_ms);
 extern TimestampTz le_rule_end(const LeState *state, const LeEpoch *epoch);
+extern bool le_rule_complete(int64 lineage, const LeEpoch *epoch);
+extern bool le_rule_complete(int64 lineage, const LeEpoch *epoch);
 extern bool le_rule_live(const LeState *state, const LeEpoch *epoch);
 extern int64 le_rule_ban(int64 lease_ms);
 extern TimestampTz le_rule_grace(const LeEpoch *epoch);

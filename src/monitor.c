@@ -248,8 +248,13 @@ le_info(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 
+	if (epoch != NULL &&
+		epoch->complete != (le_promotion == LE_PROMOTION_SYNCHRONOUS))
+		warn(&warnings, psprintf("leader_election.promotion was %s when this server was started or promoted, and counts as that until it is again",
+								 epoch->complete ? "synchronous" : "asynchronous"));
 	longest = longest_lease(rel, epoch);
-	if (le_promotion_grace < longest)
+	if (le_promotion == LE_PROMOTION_ASYNCHRONOUS &&
+		le_promotion_grace < longest)
 		warn(&warnings, psprintf("leader_election.promotion_grace (%d ms) is shorter than a lease (" INT64_FORMAT " ms)",
 								 le_promotion_grace, longest));
 	if (epoch != NULL && le_sweeper &&
