@@ -362,7 +362,7 @@ AS 'MODULE_PATHNAME', 'le_info'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_info() IS
-	'one row about this server: version, the epoch (one writable life of the server), its start and WAL timeline, for how many milliseconds a promotion still keeps vacant locks of this database from everybody (all NULL on a standby), when the sweeper has last swept this database (NULL: not yet in this epoch), number of heartbeats in memory (all databases), and warnings about settings that weaken the guarantee';
+	'one row about this server: version, the epoch (one writable life of the server), its start and WAL timeline, for how many milliseconds a promotion still keeps vacant locks of this database from everybody (0 with leader_election.promotion = synchronous; all NULL on a standby), when the sweeper has last swept this database (NULL: not yet in this epoch), number of heartbeats in memory (all databases), and warnings about settings that weaken the guarantee';
 
 CREATE FUNCTION le_leases(
 	OUT id bigint,
