@@ -91,6 +91,7 @@ _PG_init(void)
 	if (IsBinaryUpgrade)
 		return;
 
+	le_settings_note();
 	DefineCustomBoolVariable("leader_election.allow_in_transaction",
 							 "Lets le_try_acquire() and le_campaign() begin a term inside a transaction block.",
 							 "The term then counts from COMMIT, and until then keeps the lock from everybody.",
@@ -124,6 +125,12 @@ _PG_init(void)
 							&le_promotion_grace,
 							10000, 0, (int) LE_LEASE_MS_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("leader_election.max_lease",
+							"Refuses longer leases.",
+							"A promotion_grace that is not shorter then covers every lease that there can be.",
+							&le_max_lease,
+							(int) LE_LEASE_MS_MAX, 1, (int) LE_LEASE_MS_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("leader_election.memory_limit",
 							"Limits the shared memory for heartbeats.",
 							"64MB hold about 250000 live leases of all databases together.",
@@ -154,6 +161,7 @@ _PG_init(void)
 	le_test_pause_init();
 #endif
 	MarkGUCPrefixReserved("leader_election");
+	le_settings_judge();
 
 	RegisterXactCallback(transaction_callback, NULL);
 	le_change_init();

@@ -48,6 +48,7 @@
  *	locks.c				our heavyweight locks
  *	epoch.c				shared memory, the epoch, the lease clock
  *	rules.c				row, entry, now and epoch in, a verdict out
+ *	settings.c			settings whose value the server has ignored
  *	messages.c			what messages show
  *	test_pause.c		points where a test can hold a session
  *	compat.h			differences between server versions
@@ -435,6 +436,11 @@ le_same_term(const LeTerm *a, const LeTerm *b)
 	return a->token == b->token && le_same_key(&a->key, &b->key);
 }
 
+/* settings.c */
+extern void le_settings_note(void);
+extern void le_settings_judge(void);
+extern const char *le_settings_ignored(int *n);
+
 /* messages.c */
 extern char *le_printable(const char *string);
 extern const char *le_phase_name(LePhase phase);
@@ -443,6 +449,7 @@ extern const char *le_phase_name(LePhase phase);
 extern int	le_promotion;
 extern int	le_promotion;
 extern int	le_promotion_grace;
+extern int	le_max_lease;
 
 extern int64 le_rule_length(int64 lease_ms);
 extern TimestampTz le_rule_end(const LeState *state, const LeEpoch *epoch);
@@ -710,6 +717,7 @@ extern void le_arg_check_null(FunctionCallInfo fcinfo, int n,
 							  const char *name);
 extern int64 le_arg_ms(FunctionCallInfo fcinfo, int n, const char *name,
 					   int64 min, int64 max);
+extern int64 le_arg_lease(FunctionCallInfo fcinfo, int n);
 extern int	le_arg_priority(FunctionCallInfo fcinfo, int n);
 extern const char *le_arg_info(FunctionCallInfo fcinfo, int n);
 extern void le_arg_lock(FunctionCallInfo fcinfo, LeCaller *caller);

@@ -22,6 +22,7 @@
 /* settings */
 int			le_promotion = LE_PROMOTION_ASYNCHRONOUS;
 int			le_promotion_grace = 10000;
+int			le_max_lease = LE_LEASE_MS_MAX;
 
 /*
  * How long the server keeps a lease, in microseconds: 1/10 longer than its

@@ -21,7 +21,7 @@ my $long = 600_000;    # outlives the test
 my $short = 2000;
 
 # the locks
-my ($kept, $silent, $brief, $released, $revoked, $held, $never, $lost) = 1 .. 8;
+my ($kept, $silent, $absent, $brief, $released, $revoked, $held, $never) = 1 .. 8;
 
 sub new_primary
 {
@@ -65,7 +65,7 @@ my $standby = new_standby($primary, 'standby');
 
 is( $primary->safe_psql('postgres', qq{
 		SELECT le_try_acquire($kept, 'a', $long), le_renew($kept, 'a');
-		SELECT le_try_acquire($silent, 'a', $long);
+		SELECT le_try_acquire($silent, 'a', $long), le_try_acquire($absent, 'a', $long);
 		SELECT le_try_acquire($brief, 'a', $short);
 		SELECT le_try_acquire($released, 'a', $long);
 		SELECT le_release($released, 'a');
@@ -73,7 +73,7 @@ is( $primary->safe_psql('postgres', qq{
 		SELECT le_revoke($revoked, immediately => true);
 		SELECT le_try_acquire($held, 'a', $short);
 		SELECT le_release($held, 'a', hold_ms => $long);}),
-	"t|t\nt\nt\nt\nt\nt\nt\nt\nt",
+	"t|t\nt|t\nt\nt\nt\nt\nt\nt\nt",
 	'terms on the primary');
 my $token = $primary->safe_psql('postgres', "SELECT le_token($kept, 'a')");
 my $silent_token = $primary->safe_psql('postgres', "SELECT le_token($silent, 'a')");
@@ -126,9 +126,9 @@ subtest 'the word counts as it was at the start' => sub {
 			  FROM le_info()}),
 		'it is taken back');
 	is( $standby->safe_psql('postgres', qq{
-			SELECT le_leader($kept), le_renew($kept, 'a', $token);
+			SELECT le_leader($kept), le_renew($kept, 'a', $token), le_leader($absent);
 			SELECT warnings[1] FROM le_info()}),
-		"a|t\nleader_election.promotion was synchronous when this server was started or promoted, and counts as that until it is again",
+		"a|t|a\nleader_election.promotion was synchronous when this server was started or promoted, and counts as that until it is again",
 		'which changes nothing yet, and le_info says so');
 
 	$standby->restart;
