@@ -268,6 +268,9 @@ le_info(PG_FUNCTION_ARGS)
 		epoch->complete != (le_promotion == LE_PROMOTION_SYNCHRONOUS))
 		warn(&warnings, psprintf("leader_election.promotion was %s when this server was started or promoted, and counts as that until it is again",
 								 epoch->complete ? "synchronous" : "asynchronous"));
+	if (epoch != NULL && le_promotion == LE_PROMOTION_SYNCHRONOUS &&
+		!le_standby_must_confirm())
+		warn(&warnings, "leader_election.promotion is synchronous, and no commit waits for a standby, see synchronous_standby_names");
 	while ((ignored = le_settings_ignored(&n)) != NULL)
 		warn(&warnings, ignored);
 	if (le_promotion == LE_PROMOTION_ASYNCHRONOUS)

@@ -75,6 +75,8 @@ is( $primary->safe_psql('postgres', qq{
 		SELECT le_release($held, 'a', hold_ms => $long);}),
 	"t|t\nt|t\nt\nt\nt\nt\nt\nt\nt",
 	'terms on the primary');
+unlike($primary->safe_psql('postgres', 'SELECT warnings FROM le_info()'),
+	qr/promotion/, 'nothing to say of promotions');
 my $token = $primary->safe_psql('postgres', "SELECT le_token($kept, 'a')");
 my $silent_token = $primary->safe_psql('postgres', "SELECT le_token($silent, 'a')");
 
@@ -99,6 +101,9 @@ subtest 'the synchronous standby is promoted' => sub {
 		"2|0\na|$token|restarted\nf|t\nt|$token\nt|$silent_token\nf\nt\nt\nf|t\nf",
 		'who has led leads, others do not, and what is vacant is free at once');
 
+	is( $standby->safe_psql('postgres', 'SELECT warnings[1] FROM le_info()'),
+		'leader_election.promotion is synchronous, and no commit waits for a standby, see synchronous_standby_names',
+		'there is no standby yet that could be promoted next');
 	is( $standby->safe_psql('postgres', qq{
 			BEGIN;
 			SELECT le_guard($kept, 'a', $token);
