@@ -6,8 +6,11 @@
 use strict;
 use warnings;
 
+use FindBin;
+use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Session;
 use Test::More;
 
 sub warnings_of
@@ -42,6 +45,20 @@ leader_election.memory_limit = '32MB'
 			SELECT le_leader(1) IS NULL, current_setting('leader_election.promotion_grace'),
 				   current_setting('leader_election.memory_limit')}),
 		't|10s|32MB', 'and the defaults are in force');
+
+	# a session that has seen the nonsense sees that it is mended
+	my $session = Session->new($node->connstr('postgres'));
+	like($session->say('SELECT warnings FROM le_info()'), qr/"abc/, 'a session');
+	$node->append_conf('postgresql.conf', 'leader_election.promotion_grace = 20s');
+	$node->reload;
+	my $until = time() + $PostgreSQL::Test::Utils::timeout_default;
+	until ($session->say('SHOW leader_election.promotion_grace') eq '20s')
+	{
+		die 'the setting does not arrive' if time() > $until;
+	}
+	unlike($session->say('SELECT warnings FROM le_info()'),
+		qr/promotion_grace/, 'it is mended');
+	$session->quit;
 
 	$node->append_conf('postgresql.conf', q{
 leader_election.promotion_grace = 10
