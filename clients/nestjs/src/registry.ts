@@ -25,6 +25,11 @@ export function own(target: object, elector: Elector): void {
 	else all.add(elector);
 }
 
+/** That application has been closed. */
+export function disown(target: object, elector: Elector): void {
+	owners.get(target)?.delete(elector);
+}
+
 /**
  * The elector of the application that has made this instance, if it has that lock;
  * else that of the process which has; undefined: none has.

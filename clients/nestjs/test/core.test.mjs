@@ -559,13 +559,17 @@ test("what happens while the event loop stands still: the signal says so before 
 	const { term } = core;
 	const reasons = [];
 
-	core.events.on("deposed", (_term, reason) => reasons.push(reason));
+	core.events.on("deposed", (_term, reason) => reasons.push(reason, core.amILeader()));
 	await core.whileLeader(async (signal) => {
-		// no timer, and no I/O: only what is resolved already
-		for (const end = clock() + 4000; !signal.aborted; await null) assert.ok(clock() < end, "it is not aborted");
+		const work = async () => {
+			// no timer, and no I/O: only what is resolved already
+			for (const end = clock() + 4000; clock() < end; await null) signal.throwIfAborted();
+		};
+
+		await assert.rejects(work(), /leads no more: the lease has run out/);
+		assert.equal(signal.aborted, true);
 		assert.equal(core.amILeader(), false);
-		assert.throws(() => signal.throwIfAborted(), /leads no more: the lease has run out/);
-		assert.deepEqual(reasons, ["the lease has run out"]);
+		assert.deepEqual(reasons, ["the lease has run out", false]);
 	});
 	await leading(core);
 	assert.ok(core.token > term.token, "one token for two terms");
@@ -683,4 +687,53 @@ test("messages that alternate are logged once each", async (t) => {
 	core.election.failsSince = 2;
 	core.complain("one");
 	assert.equal(errors.length, 3);
+});
+
+test("work that is told late, because the event loop stood still, has the tenth of the lease to end", async (t) => {
+	const config = short({ leaseDuration: 10_000, renewalInterval: 1000 });
+	const leader = await elector(t, config);
+	const other = await elector(t, config);
+
+	await until(async () => (await sql("SELECT FROM leader_waiting WHERE lock_id = $1", [config.lockId])).length === 1, "it waits");
+	await leader.whileLeader(async (signal) => {
+		for (; !signal.aborted; ); // nothing is renewed
+		for (const end = clock() + 300; clock() < end; await sleep(5)) assert.equal(other.amILeader(), false);
+	});
+	await leading(other);
+});
+
+test("events come one after the other, also if a listener causes the next", async (t) => {
+	const core = await elector(t, short({ pauseAfterRelease: 50 }));
+	const seen = [];
+
+	core.events.on("elected", () => seen.length === 1 && void core.release());
+	core.events.on("elected", () => seen.push("elected"));
+	core.events.on("deposed", () => seen.push("deposed"));
+	await core.release();
+	await until(() => seen.length >= 4, "elected once more");
+	assert.deepEqual(seen.slice(0, 4), ["deposed", "elected", "deposed", "elected"]);
+});
+
+test("wait: false: it starts, and ends, at once", async (t) => {
+	const config = short({ leaseDuration: 60_000, renewalInterval: 30_000, wait: false });
+	const way = await proxy(t);
+
+	await elector(t, config);
+	const at = clock();
+	const core = await elector(t, config, await dataSource(t, { host: way.server.host, port: way.server.port }));
+
+	assert.ok(clock() - at < 5000, `${clock() - at} ms`);
+	await sleep(100); // it sleeps
+	const told = clock();
+
+	await core.shutdown();
+	assert.ok(clock() - told < 2000, `${clock() - told} ms`);
+	// also while a question is on its way
+	way.delay(400);
+	const asking = new LeaderElectorCore(core.dataSource.getRepository(createLeaderLeaseEntity()), config);
+
+	t.after(() => asking.shutdown());
+	await until(() => asking.silence === 0, "it has asked");
+	await asking.shutdown();
+	assert.ok(clock() - told < 15_000, `${clock() - told} ms`);
 });

@@ -134,10 +134,10 @@ describe("with the old library", { concurrency: true, timeout: 120_000 }, () => 
 		await until(() => core.amILeader(), "it leads");
 		const reasons = [];
 
-		core.events.on("deposed", (_term, reason) => reasons.push(reason));
+		core.events.on("deposed", (_term, reason) => reasons.push(reason, core.amILeader()));
 		await sql(`UPDATE ${TABLE} SET leader_id = 'abcdef' WHERE id = $1`, [lockId]);
 		await until(() => !core.amILeader(), "it leads no more", 4000);
-		assert.deepEqual(reasons, ["another instance has the row of nest-leader-election"]);
+		assert.deepEqual(reasons, ["another instance has the row of nest-leader-election", false]);
 		assert.equal(await row(lockId), "abcdef");
 		await sleep(1500);
 		assert.equal(core.amILeader(), false);

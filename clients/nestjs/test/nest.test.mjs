@@ -141,12 +141,14 @@ test("in tests of an application: another service in its place", async () => {
 		}
 	}
 	onMethod(Tasks, "work", LeaderOnly());
-	onMethod(Tasks, "begin", OnElected());
+	onMethod(Tasks, "begin", OnElected({ lockId: 1 }));
 	onClass(Tasks, Injectable());
-	for (const leads of [true, false]) {
+	class PerUser extends Tasks {}
+	onClass(PerUser, Injectable({ scope: Scope.TRANSIENT }));
+	for (const leads of [true, false, true]) {
 		const module = await Test.createTestingModule({
 			imports: [TypeOrmModule.forRoot(options({ retryAttempts: 0 })), LeaderElectorModule.forRoot()],
-			providers: [Tasks],
+			providers: [Tasks, PerUser],
 		})
 			.overrideProvider(LeaderElectorService)
 			.useValue({ amILeader: () => leads })
@@ -154,6 +156,7 @@ test("in tests of an application: another service in its place", async () => {
 
 		await module.init();
 		assert.equal(module.get(Tasks).work(), leads ? "worked" : undefined);
+		assert.equal((await module.resolve(PerUser)).work(), leads ? "worked" : undefined);
 		await module.close();
 	}
 	assert.deepEqual(called, []);

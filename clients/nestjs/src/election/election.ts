@@ -49,6 +49,8 @@ export class Election extends EventEmitter<ElectionEvents> {
 	private hasAnswered = false;
 	private isSchemaSure = false;
 	private waitMax = WAIT_MAX;
+	/** events, the first of which is being told */
+	private readonly toTell: (() => void)[] = [];
 
 	constructor(
 		private readonly settings: Settings,
@@ -128,7 +130,10 @@ export class Election extends EventEmitter<ElectionEvents> {
 				answered();
 			} catch (error) {
 				if (this.isOver()) break; // it was us who cancelled
-				if (this.isCancelled(error)) continue; // or it has come late, and met what came next
+				if (this.isCancelled(error)) {
+					await this.sleep(RETRY_MIN); // it has come late, and met what came next
+					continue;
+				}
 				this.failsSince ??= now();
 				this.isSchemaSure = false;
 				this.tell("error", error as Error);
@@ -160,6 +165,7 @@ export class Election extends EventEmitter<ElectionEvents> {
 	private async turn(): Promise<void> {
 		const { term, dying } = this;
 
+		if (dying !== undefined && dying.works.size > 0 && now() < dying.heldUntil) return this.sleep(dying.heldUntil - now());
 		if (dying !== undefined) return this.finish(dying);
 		if (term === undefined) return now() < this.notBefore ? this.sleep(this.notBefore - now()) : this.campaign();
 		if (now() >= term.end) return this.expire(term);
@@ -259,7 +265,8 @@ export class Election extends EventEmitter<ElectionEvents> {
 		this.heard();
 		if (row?.[0] === "t") return this.begin(BigInt(row[1] as string), sent + Number(row[2]));
 		// not all at the same time, and soon after the end that the server knows
-		if (!waits) await this.sleep(Math.max(Math.min(Number(row?.[3]), renewal * (0.75 + Math.random() / 4)), RETRY_MIN));
+		if (!waits)
+			this.notBefore = now() + Math.max(Math.min(Number(row?.[3]), renewal * (0.75 + Math.random() / 4)), RETRY_MIN);
 	}
 
 	/**
@@ -319,8 +326,8 @@ export class Election extends EventEmitter<ElectionEvents> {
 			term.legacyDeadline = deadline;
 			this.announce(term);
 		} else if (term.isAnnounced) {
-			this.retire(term, "another instance has the row of nest-leader-election");
 			this.bury(term);
+			this.retire(term, "another instance has the row of nest-leader-election");
 		}
 	}
 
@@ -349,8 +356,10 @@ export class Election extends EventEmitter<ElectionEvents> {
 	private expire(term: Term): void {
 		term.settle();
 		if (this.term !== term) return;
-		this.retire(term, "the lease has run out");
 		this.bury(term);
+		// its works have only now been told: the server keeps the others out for as long
+		term.heldUntil = term.end + this.settings.lease / 10;
+		this.retire(term, "the lease has run out");
 	}
 
 	/** It is over, and need not be given back. */
@@ -413,8 +422,15 @@ export class Election extends EventEmitter<ElectionEvents> {
 
 	// ---- Those who listen ----
 
-	/** They are not ours: none must break the loop, or another. */
+	/** One event after the other, also where a listener causes the next. */
 	private tell<K extends keyof ElectionEvents>(event: K, ...args: ElectionEvents[K]): void {
+		this.toTell.push(() => this.deliver(event, ...args));
+		if (this.toTell.length > 1) return;
+		for (; this.toTell.length > 0; this.toTell.shift()) this.toTell[0]?.();
+	}
+
+	/** They are not ours: none must break the loop, or another. */
+	private deliver<K extends keyof ElectionEvents>(event: K, ...args: ElectionEvents[K]): void {
 		const report = (error: unknown) => {
 			if (event !== "error") this.tell("error", error as Error);
 		};

@@ -26,6 +26,8 @@ export class Term {
 	endBy: number | undefined;
 	/** for how long not to contend when it has been given back */
 	rest = 0;
+	/** it has run out with works in it: until when the server keeps it from others in any case */
+	heldUntil = 0;
 	timer: NodeJS.Timeout | undefined;
 	settle!: () => void;
 	private readonly abort = new AbortController();
@@ -49,6 +51,11 @@ export class Term {
 			get: () => {
 				if (!isAborted.call(signal) && now() >= this.end) expire();
 				return isAborted.call(signal);
+			},
+		});
+		Object.defineProperty(signal, "throwIfAborted", {
+			value: () => {
+				if (signal.aborted) throw signal.reason;
 			},
 		});
 		this.face = Object.freeze({ token, instance, signal });

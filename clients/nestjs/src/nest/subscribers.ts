@@ -1,10 +1,10 @@
 /** Finds what is decorated with OnElected and OnDeposed, and whose LeaderOnly methods are. */
-import { Inject, Injectable, Logger, type OnApplicationBootstrap, type OnModuleInit } from "@nestjs/common";
+import { Inject, Injectable, Logger, type OnApplicationBootstrap, type OnApplicationShutdown, type OnModuleInit } from "@nestjs/common";
 import { DiscoveryService, MetadataScanner } from "@nestjs/core";
 import type { InstanceWrapper } from "@nestjs/core/injector/instance-wrapper";
 
 import { LeaderElectorCore } from "../core";
-import { electorOf, own } from "../registry";
+import { disown, electorOf, own } from "../registry";
 import type { LeaderEventOptions } from "./decorators";
 import { LeaderElectorService } from "./service";
 import { ON_DEPOSED, ON_ELECTED } from "./tokens";
@@ -15,7 +15,7 @@ type Instance = Record<string, (...args: unknown[]) => unknown>;
 const existsOnce = (wrapper: InstanceWrapper) => wrapper.isDependencyTreeStatic() && !wrapper.isTransient;
 
 @Injectable()
-export class Subscribers implements OnModuleInit, OnApplicationBootstrap {
+export class Subscribers implements OnModuleInit, OnApplicationBootstrap, OnApplicationShutdown {
 	private readonly logger = new Logger("LeaderElector");
 
 	constructor(
@@ -30,8 +30,18 @@ export class Subscribers implements OnModuleInit, OnApplicationBootstrap {
 	onModuleInit(): void {
 		for (const instance of this.instances()) own(instance, this.elector);
 		// by their class those that Nest makes later, for each request or for each who injects one
-		for (const { metatype } of this.wrappers().filter((wrapper) => !existsOnce(wrapper)))
-			if (typeof metatype === "function") own(metatype, this.elector);
+		for (const made of this.madeLater()) own(made, this.elector);
+	}
+
+	onApplicationShutdown(): void {
+		for (const made of this.madeLater()) disown(made, this.elector);
+	}
+
+	private madeLater(): object[] {
+		return this.wrappers()
+			.filter((wrapper) => !existsOnce(wrapper))
+			.map(({ metatype }) => metatype)
+			.filter((metatype) => typeof metatype === "function");
 	}
 
 	/** Not before all modules are ready; who leads since before that is told now. */
@@ -79,7 +89,7 @@ export class Subscribers implements OnModuleInit, OnApplicationBootstrap {
 		const elector = electorOf(instance, options.lockId === undefined ? undefined : String(options.lockId));
 
 		// a test has put something else in its place, which does not elect
-		if (elector === this.elector && !(elector instanceof LeaderElectorCore)) return undefined;
+		if (!(this.elector instanceof LeaderElectorCore) && !(elector instanceof LeaderElectorCore)) return undefined;
 		if (!(elector instanceof LeaderElectorCore))
 			throw new Error(`${name}() waits for the leader of lock ${options.lockId}, for which nobody here contends`);
 		return elector;

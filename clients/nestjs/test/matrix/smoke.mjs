@@ -25,7 +25,8 @@ import { DataSource } from "typeorm";
 
 const warnings = [];
 
-process.on("warning", (warning) => warnings.push(String(warning)));
+// DEP0056 is util.isString(), which TypeORM 0.3.0 calls
+process.on("warning", (warning) => warning.code === "DEP0056" || warnings.push(String(warning)));
 
 async function check(what, condition, limit = 10_000) {
 	for (const end = Date.now() + limit; !(await condition()); await sleep(10))
