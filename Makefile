@@ -31,7 +31,6 @@ OBJS = \
 	src/locks.o \
 	src/epoch.o \
 	src/rules.o \
-	src/settings.o \
 	src/messages.o
 PGFILEDESC = "leader_election - leases, heartbeats in shared memory, fencing tokens"
 

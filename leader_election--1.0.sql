@@ -105,7 +105,7 @@ AS 'MODULE_PATHNAME', 'le_try_acquire'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_try_acquire(bigint, text, bigint) IS
-	'become the leader of lock_id for lease_ms milliseconds (1..86400000, default 10000) under the name instance (1..127 bytes). true: leads now (a new term, or its own live lease renewed); inside a transaction block a new term counts from COMMIT. false: somebody else leads or is just becoming leader, a grace period runs, or a guarded transaction of the last leader is just being committed. Waits for no other contender. Errors, nothing changed: 22004 NULL argument; 22023 lease_ms or instance out of range, or lease_ms longer than the live term, or than leader_election.max_lease; 42501 the name''s live lease belongs to another role; 25001 inside a transaction block, whoever leads, unless it is the live holder; 55P03 lock_timeout passed while a release of its own live lease was open elsewhere; 25006 read-only transaction or standby; 53200 leader_election.memory_limit is reached or the lock table is full; 57014 cancelled before a synchronous standby had the term; 22003 no token is left; 55000 le_lease or a sequence has been changed by hand';
+	'become the leader of lock_id for lease_ms milliseconds (1..86400000, default 10000) under the name instance (1..127 bytes). true: leads now (a new term, or its own live lease renewed); inside a transaction block a new term counts from COMMIT. false: somebody else leads or is just becoming leader, a grace period runs, or a guarded transaction of the last leader is just being committed. Waits for no other contender. Errors, nothing changed: 22004 NULL argument; 22023 lease_ms or instance out of range, or lease_ms longer than the live term; 42501 the name''s live lease belongs to another role; 25001 inside a transaction block, whoever leads, unless it is the live holder; 55P03 lock_timeout passed while a release of its own live lease was open elsewhere; 25006 read-only transaction or standby; 53200 leader_election.memory_limit is reached or the lock table is full; 57014 cancelled before a synchronous standby had the term; 22003 no token is left; 55000 le_lease or a sequence has been changed by hand';
 
 CREATE FUNCTION le_renew(lock_id bigint, instance text, token bigint DEFAULT '-9223372036854775808'::pg_catalog.int8)
 RETURNS boolean
@@ -362,7 +362,7 @@ AS 'MODULE_PATHNAME', 'le_info'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION le_info() IS
-	'one row about this server: version, the epoch (one writable life of the server), its start and WAL timeline, for how many milliseconds a promotion still keeps vacant locks of this database from everybody (0 with leader_election.promotion = synchronous; all NULL on a standby), when the sweeper has last swept this database (NULL: not yet in this epoch), number of heartbeats in memory (all databases), and warnings about settings that weaken the guarantee';
+	'one row about this server: version, the epoch (one writable life of the server), its start and WAL timeline, for how many milliseconds a promotion still keeps vacant locks of this database from everybody (all NULL on a standby), when the sweeper has last swept this database (NULL: not yet in this epoch), number of heartbeats in memory (all databases), and warnings about settings that weaken the guarantee';
 
 CREATE FUNCTION le_leases(
 	OUT id bigint,

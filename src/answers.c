@@ -90,7 +90,7 @@ le_campaign(PG_FUNCTION_ARGS)
 	int64		waited;
 
 	le_arg_caller(fcinfo, &caller);
-	bid.lease_ms = le_arg_lease(fcinfo, 2);
+	bid.lease_ms = le_arg_ms(fcinfo, 2, "lease_ms", 1, LE_LEASE_MS_MAX);
 	wait_ms = le_arg_ms(fcinfo, 3, "wait_ms", 0, LE_WAIT_MS_MAX);
 	bid.info = le_arg_info(fcinfo, 4);
 	priority = le_arg_priority(fcinfo, 5);

@@ -57,20 +57,6 @@ le_arg_ms(FunctionCallInfo fcinfo, int n, const char *name, int64 min,
 	return PG_GETARG_INT64(n);
 }
 
-/* How long a term is to last, in milliseconds */
-int64
-le_arg_lease(FunctionCallInfo fcinfo, int n)
-{
-	int64		lease_ms = le_arg_ms(fcinfo, n, "lease_ms", 1, LE_LEASE_MS_MAX);
-
-	if (lease_ms > le_max_lease)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("lease_ms " INT64_FORMAT " is longer than leader_election.max_lease, which is %d ms",
-						lease_ms, le_max_lease)));
-	return lease_ms;
-}
-
 int
 le_arg_priority(FunctionCallInfo fcinfo, int n)
 {

@@ -165,7 +165,6 @@ le_epoch_current(void)
 	{
 		area->epoch.timeline = GetWALInsertionTimeLine();
 		area->epoch.lineage = lineage_on(GetWALInsertionTimeLine());
-		area->epoch.complete = (le_promotion == LE_PROMOTION_SYNCHRONOUS);
 		area->epoch.start = GetCurrentTimestamp();
 		area->epoch.anchor = clock_count();
 		area->epoch.id = id;

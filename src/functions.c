@@ -56,7 +56,7 @@ le_try_acquire(PG_FUNCTION_ARGS)
 	LeAnswer	answer;
 
 	le_arg_caller(fcinfo, &caller);
-	bid.lease_ms = le_arg_lease(fcinfo, 2);
+	bid.lease_ms = le_arg_ms(fcinfo, 2, "lease_ms", 1, LE_LEASE_MS_MAX);
 	le_arg_locate(fcinfo, &caller, "le_try_acquire()", true);
 
 	le_lease_acquire(&caller, &bid, &answer);

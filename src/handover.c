@@ -177,7 +177,7 @@ revoke_warn(const LeState *state, const LeEpoch *epoch)
 	TimestampTz believes_until = le_rule_vacant_from(state, state->row.lineage,
 													 NULL, epoch);
 
-	bool		is_known = le_rule_complete(state->row.lineage, epoch);
+	bool		is_known = (state->row.lineage == epoch->lineage);
 
 	/* after a promotion it may be somebody of whom this server never heard */
 	if ((state->row.state == LE_STATE_HELD && is_known) ||

@@ -26,12 +26,6 @@ LE_MODULE_MAGIC;
 
 extern PGDLLEXPORT void _PG_init(void);
 
-static const struct config_enum_entry promotion_options[] = {
-	{"asynchronous", LE_PROMOTION_ASYNCHRONOUS, false},
-	{"synchronous", LE_PROMOTION_SYNCHRONOUS, false},
-	{NULL, 0, false}
-};
-
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 
@@ -91,7 +85,6 @@ _PG_init(void)
 	if (IsBinaryUpgrade)
 		return;
 
-	le_settings_note();
 	DefineCustomBoolVariable("leader_election.allow_in_transaction",
 							 "Lets le_try_acquire() and le_campaign() begin a term inside a transaction block.",
 							 "The term then counts from COMMIT, and until then keeps the lock from everybody.",
@@ -113,23 +106,11 @@ _PG_init(void)
 							&le_history_retention,
 							604800, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
-	DefineCustomEnumVariable("leader_election.promotion",
-							 "Which standbys may be promoted.",
-							 "With \"synchronous\" terms outlive a promotion, and there is no grace: only a standby that is waited for by every commit may ever be promoted. Read at a start or promotion.",
-							 &le_promotion,
-							 LE_PROMOTION_ASYNCHRONOUS, promotion_options,
-							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("leader_election.promotion_grace",
 							"Time after a promotion in which nobody becomes leader.",
-							"Must not be shorter than the longest lease in use, or a leader whose election has been lost with the old primary may have a rival.",
+							"Must not be shorter than the longest lease in use. 0 is for clusters that promote only synchronous standbys.",
 							&le_promotion_grace,
 							10000, 0, (int) LE_LEASE_MS_MAX,
-							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
-	DefineCustomIntVariable("leader_election.max_lease",
-							"Refuses longer leases.",
-							"A promotion_grace that is not shorter then covers every lease that there can be.",
-							&le_max_lease,
-							(int) LE_LEASE_MS_MAX, 1, (int) LE_LEASE_MS_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("leader_election.memory_limit",
 							"Limits the shared memory for heartbeats.",
@@ -161,7 +142,6 @@ _PG_init(void)
 	le_test_pause_init();
 #endif
 	MarkGUCPrefixReserved("leader_election");
-	le_settings_judge();
 
 	RegisterXactCallback(transaction_callback, NULL);
 	le_change_init();

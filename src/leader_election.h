@@ -48,7 +48,6 @@
  *	locks.c				our heavyweight locks
  *	epoch.c				shared memory, the epoch, the lease clock
  *	rules.c				row, entry, now and epoch in, a verdict out
- *	settings.c			settings whose value the server has ignored
  *	messages.c			what messages show
  *	test_pause.c		points where a test can hold a session
  *	compat.h			differences between server versions
@@ -188,19 +187,9 @@ typedef struct LeEpoch
 	int64		id;				/* random, only equality matters; 0: none */
 	int64		timeline;		/* WAL timeline, for people to read */
 	int64		lineage;		/* of this cluster on this timeline, for rules */
-	bool		complete;		/* no promotion has lost anything, by the
-								 * operator's word as it was at the start */
 	TimestampTz start;			/* wall time, and start of the lease clock */
 	int64		anchor;			/* the counting clock at start, microseconds */
 } LeEpoch;
-
-/* Which standbys may be promoted, by the operator's word */
-#define LE_PROMOTION_ASYNCHRONOUS 0
-#define LE_PROMOTION_SYNCHRONOUS 1
-
-/* Which standbys may be promoted, by the operator's word */
-#define LE_PROMOTION_ASYNCHRONOUS 0
-#define LE_PROMOTION_SYNCHRONOUS 1
 
 /*
  * A lineage is a hash of system identifier and timeline, because the number
@@ -380,8 +369,8 @@ typedef struct LeLaunch
  * be two epochs, and two leaders.  A change inside counts LE_LAYOUT up.
  */
 #define LE_SHARED_NAME "leader_election"
-#define LE_SHARED_SIZE 256
-#define LE_LAYOUT 5
+#define LE_SHARED_SIZE 128
+#define LE_LAYOUT 4
 
 typedef struct LeShared
 {
@@ -436,25 +425,15 @@ le_same_term(const LeTerm *a, const LeTerm *b)
 	return a->token == b->token && le_same_key(&a->key, &b->key);
 }
 
-/* settings.c */
-extern void le_settings_note(void);
-extern void le_settings_judge(void);
-extern const char *le_settings_ignored(int *n);
-
 /* messages.c */
 extern char *le_printable(const char *string);
 extern const char *le_phase_name(LePhase phase);
 
 /* rules.c */
-extern int	le_promotion;
-extern int	le_promotion;
 extern int	le_promotion_grace;
-extern int	le_max_lease;
 
 extern int64 le_rule_length(int64 lease_ms);
 extern TimestampTz le_rule_end(const LeState *state, const LeEpoch *epoch);
-extern bool le_rule_complete(int64 lineage, const LeEpoch *epoch);
-extern bool le_rule_complete(int64 lineage, const LeEpoch *epoch);
 extern bool le_rule_live(const LeState *state, const LeEpoch *epoch);
 extern int64 le_rule_ban(int64 lease_ms);
 extern TimestampTz le_rule_grace(const LeEpoch *epoch);
@@ -717,7 +696,6 @@ extern void le_arg_check_null(FunctionCallInfo fcinfo, int n,
 							  const char *name);
 extern int64 le_arg_ms(FunctionCallInfo fcinfo, int n, const char *name,
 					   int64 min, int64 max);
-extern int64 le_arg_lease(FunctionCallInfo fcinfo, int n);
 extern int	le_arg_priority(FunctionCallInfo fcinfo, int n);
 extern const char *le_arg_info(FunctionCallInfo fcinfo, int n);
 extern void le_arg_lock(FunctionCallInfo fcinfo, LeCaller *caller);

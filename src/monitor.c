@@ -215,25 +215,10 @@ grace_remaining(Relation rel, const LeEpoch *epoch)
 }
 
 static void
-warn(ArrayBuildState **warnings, const char *message)
+warn(ArrayBuildState **warnings, char *message)
 {
 	*warnings = accumArrayResult(*warnings, CStringGetTextDatum(message),
 								 false, TEXTOID, CurrentMemoryContext);
-}
-
-/*
- * Does the grace cover the leases that may have been granted by an old primary?
- * All that may be if they are limited, else those that there are now.
- */
-static void
-warn_of_grace(ArrayBuildState **warnings, int64 longest)
-{
-	if (le_max_lease < LE_LEASE_MS_MAX && le_promotion_grace < le_max_lease)
-		warn(warnings, psprintf("leader_election.promotion_grace (%d ms) is shorter than leader_election.max_lease (%d ms)",
-								le_promotion_grace, le_max_lease));
-	else if (le_promotion_grace < longest)
-		warn(warnings, psprintf("leader_election.promotion_grace (%d ms) is shorter than a lease (" INT64_FORMAT " ms)",
-								le_promotion_grace, longest));
 }
 
 /*
@@ -252,8 +237,7 @@ le_info(PG_FUNCTION_ARGS)
 	Oid			relid = le_table_of_function(fcinfo->flinfo->fn_oid);
 	Relation	rel = le_table_open(relid, AccessShareLock);
 	int64		entries = le_store_count();
-	const char *ignored;
-	int			n = 0;
+	int64		longest;
 	TimestampTz swept_at = 0;
 	ArrayBuildState *warnings = initArrayResult(TEXTOID, CurrentMemoryContext,
 												false);
@@ -264,17 +248,10 @@ le_info(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 
-	if (epoch != NULL &&
-		epoch->complete != (le_promotion == LE_PROMOTION_SYNCHRONOUS))
-		warn(&warnings, psprintf("leader_election.promotion was %s when this server was started or promoted, and counts as that until it is again",
-								 epoch->complete ? "synchronous" : "asynchronous"));
-	if (epoch != NULL && le_promotion == LE_PROMOTION_SYNCHRONOUS &&
-		!le_standby_must_confirm())
-		warn(&warnings, "leader_election.promotion is synchronous, and no commit waits for a standby, see synchronous_standby_names");
-	while ((ignored = le_settings_ignored(&n)) != NULL)
-		warn(&warnings, ignored);
-	if (le_promotion == LE_PROMOTION_ASYNCHRONOUS)
-		warn_of_grace(&warnings, longest_lease(rel, epoch));
+	longest = longest_lease(rel, epoch);
+	if (le_promotion_grace < longest)
+		warn(&warnings, psprintf("leader_election.promotion_grace (%d ms) is shorter than a lease (" INT64_FORMAT " ms)",
+								 le_promotion_grace, longest));
 	if (epoch != NULL && le_sweeper &&
 		le_shared_attach()->no_worker_slot)
 		warn(&warnings, "no background worker slot was free for the sweeper, see max_worker_processes");

@@ -20,9 +20,7 @@
 #define BAN_MAX INT64CONST(60000000)	/* microseconds */
 
 /* settings */
-int			le_promotion = LE_PROMOTION_ASYNCHRONOUS;
 int			le_promotion_grace = 10000;
-int			le_max_lease = LE_LEASE_MS_MAX;
 
 /*
  * How long the server keeps a lease, in microseconds: 1/10 longer than its
@@ -72,25 +70,15 @@ le_rule_end(const LeState *state, const LeEpoch *epoch)
 }
 
 /*
- * Is here all that was written in this lineage?  A promoted server may lack the
- * last grants of the old one, unless the operator has said that it cannot.
- */
-bool
-le_rule_complete(int64 lineage, const LeEpoch *epoch)
-{
-	return lineage == epoch->lineage || epoch->complete;
-}
-
-/*
- * Does the holder that the row names lead?  A term does not outlive a lineage
- * of which something may be missing.  Nor does it come along when a database is
- * copied.
+ * Does the holder that the row names lead?  A term never outlives its
+ * lineage: a promoted server may lack the last grants of the old one.  Nor
+ * does it come along when a database is copied.
  */
 bool
 le_rule_live(const LeState *state, const LeEpoch *epoch)
 {
 	return state->found && state->row.state == LE_STATE_LIVE &&
-		!state->row.copied && le_rule_complete(state->row.lineage, epoch) &&
+		!state->row.copied && state->row.lineage == epoch->lineage &&
 		state->now < le_rule_end(state, epoch);
 }
 
@@ -122,8 +110,7 @@ row_vacant_from(const LeState *state, const char *instance,
 TimestampTz
 le_rule_grace(const LeEpoch *epoch)
 {
-	return epoch->complete ? epoch->start :
-		epoch->start + le_rule_length(le_promotion_grace);
+	return epoch->start + le_rule_length(le_promotion_grace);
 }
 
 /*
@@ -138,9 +125,9 @@ le_rule_vacant_from(const LeState *state, int64 known_lineage,
 					const char *instance, const LeEpoch *epoch)
 {
 	if (!state->found || state->row.copied)
-		return le_rule_complete(known_lineage, epoch) ? DT_NOBEGIN :
+		return known_lineage == epoch->lineage ? DT_NOBEGIN :
 			le_rule_grace(epoch);
-	if (le_rule_complete(state->row.lineage, epoch))
+	if (state->row.lineage == epoch->lineage)
 		return row_vacant_from(state, instance, epoch);
 	return Max(le_rule_grace(epoch), row_vacant_from(state, instance, epoch));
 }
@@ -175,7 +162,7 @@ le_rule_phase(const LeState *state, const LeEpoch *epoch)
 			LE_PHASE_LIVE : LE_PHASE_RESTARTED;
 	if (state->now >= le_rule_rests_until(state, epoch))
 		return LE_PHASE_EXPIRED;
-	if (!le_rule_complete(state->row.lineage, epoch) &&
+	if (state->row.lineage != epoch->lineage &&
 		(state->row.state == LE_STATE_LIVE ||
 		 state->now < le_rule_grace(epoch)))
 		return LE_PHASE_GRACE;

@@ -31,15 +31,6 @@
 #define TOKEN_SEQUENCE "le_token_seq"
 #define LINEAGE_SEQUENCE "le_lineage_seq"
 
-/*
- * How far the tokens of a timeline are ahead of those of the one before, in
- * microseconds: 71 minutes.  For so long an isolated old primary draws none
- * that are larger than the new one's, nor does it matter that the new one's
- * clock is behind.  So many timelines keep them below 2^53.
- */
-#define TIMELINE_LEAD (INT64CONST(1) << 32)
-#define TIMELINES_MAX INT64CONST(1000000)
-
 /* What the owner of a sequence says to mend it, for psprintf() */
 #define MEND_TOKEN "SELECT pg_catalog.setval('%s', greatest((SELECT last_value FROM %s), (SELECT max(token) FROM %s)));"
 #define MEND_LINEAGE "SELECT pg_catalog.setval('%s', 1);"
@@ -195,7 +186,7 @@ le_token_grace_runs(Relation rel, TimestampTz now, const LeEpoch *epoch)
  * Draw the token of a new term: greater than any drawn before in this
  * database, greater than that of the row it replaces, whatever was done to the
  * sequence, and, so that it also grows where the sequence was lost, not behind
- * the wall clock and what timelines are ahead.  The epoch's lineage is noted along with it if a promotion's
+ * the wall clock.  The epoch's lineage is noted along with it if a promotion's
  * grace has been waited for: from then on a lock without a row is vacant.
  */
 int64
@@ -203,7 +194,6 @@ le_token_draw(Relation rel, int64 above, bool note_lineage,
 			  const LeEpoch *epoch)
 {
 	Oid			relid = RelationGetRelid(rel);
-	int64		lead = Min(epoch->timeline - 1, TIMELINES_MAX) * TIMELINE_LEAD;
 	int64		last;
 	int64		token;
 
@@ -216,7 +206,7 @@ le_token_draw(Relation rel, int64 above, bool note_lineage,
 				 errmsg("no token is left after " INT64_FORMAT, last),
 				 errhint("If sequence \"%s\" was set by hand, as its owner set it back to the largest token that was drawn.",
 						 TOKEN_SEQUENCE)));
-	token = Max(last + 1, GetCurrentTimestamp() + lead);
+	token = Max(last + 1, GetCurrentTimestamp());
 	sequence_set(rel, TOKEN_SEQUENCE, token);
 	if (note_lineage && sequence_get(rel, LINEAGE_SEQUENCE) != epoch->lineage)
 		sequence_set(rel, LINEAGE_SEQUENCE, epoch->lineage);

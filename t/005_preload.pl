@@ -1,5 +1,5 @@
 # shared_preload_libraries is not needed.  It sets the place of the shared
-# struct aside, and changes nothing else: the same 256 bytes, the same answers,
+# struct aside, and changes nothing else: the same 128 bytes, the same answers,
 # and a leader keeps its term when a server is restarted with or without it,
 # or crashes with it.
 
@@ -48,7 +48,7 @@ sub goes_on
 			SELECT le_try_acquire($lock, 'b', $long)}),
 		"f|t|t\nt\nf|t|t\nt",
 		'the leader keeps its term, and others can be elected');
-	is(allocations(), 'leader_election|256', 'in 256 bytes');
+	is(allocations(), 'leader_election|128', 'in 128 bytes');
 
 	my $epoch = $node->safe_psql('postgres', 'SELECT epoch FROM le_info()');
 	ok(!$epochs{$epoch}++, 'a new epoch');
@@ -64,11 +64,11 @@ sub restart_with
 	return;
 }
 
-is(allocations(), 'leader_election|256', 'in 256 bytes');
+is(allocations(), 'leader_election|128', 'in 128 bytes');
 
 subtest 'preloaded' => sub {
 	restart_with('leader_election');
-	is(allocations(), 'leader_election|256', 'set aside before the first call');
+	is(allocations(), 'leader_election|128', 'set aside before the first call');
 	goes_on(2);
 };
 
