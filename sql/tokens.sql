@@ -66,6 +66,8 @@ SELECT le_leader(5) IS NULL AS vacant;
 SELECT pg_catalog.setval('public.le_token_seq', greatest((SELECT last_value FROM public.le_token_seq), (SELECT max(token) FROM public.leader_lease)))
 	   = max(token) AS largest FROM leader_lease;
 SELECT le_try_acquire(5, 'a', 600000);
+-- a release looks at it only as long after a start as a promotion's grace lasts
+SELECT FROM le_info(), pg_sleep(greatest(0, extract(epoch FROM epoch_start + interval '11.1 s' - clock_timestamp())));
 ALTER SEQUENCE le_lineage_seq RESTART;
 SELECT le_try_acquire(6, 'a', 600000);
 \echo :SQLSTATE
