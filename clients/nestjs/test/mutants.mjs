@@ -1,6 +1,6 @@
 /**
- * Breaks the code, each time in one way, and sees the tests notice.  Takes fifteen
- * minutes, with the server of PGHOST, PGPORT and so on, which it restarts.
+ * Breaks the code, each time in one way, and sees the tests notice.  Takes half an
+ * hour, with the server of PGHOST, PGPORT and so on, which it restarts.
  *
  *     node test/mutants.mjs [name...]
  */
