@@ -106,7 +106,7 @@ test("the server is restarted: nobody dies, and one leads", async (t) => {
 	const { workers } = await fleet(t, { kind: "nest", config: short() });
 	const { started } = await restartServer(4000);
 
-	await succeeded(workers, started, FAILOVER + 1000); // and the last pause before it connects
+	await succeeded(workers, started, FAILOVER + 5000); // the start, and the last pause before it connects
 	await sleep(1000);
 	for (const worker of workers) {
 		assert.equal(worker.exit, undefined, worker.output);

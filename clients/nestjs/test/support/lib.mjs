@@ -266,6 +266,8 @@ export async function restartServer(pause) {
 	const stopped = clock();
 
 	await sleep(pause);
+	const started = clock(); // who is fast is elected before pg_ctl has noticed that it runs
+
 	ctl("-l", join(data, "restarted.log"), "-o", rest.join(" "), "start");
-	return { stopped, started: clock() };
+	return { stopped, started };
 }
