@@ -107,9 +107,12 @@ apt_get() {
 }
 
 update_lists() {
+	local held=$has_packages
 	[ -z "$lists_are_fresh" ] || return 0
+	lock_packages    # of two at once apt-get fails for one
 	echo "reading the lists of packages (apt-get update)"
 	apt_get update || true    # if this matters, the installation tells
+	[ -n "$held" ] || unlock_packages
 	lists_are_fresh=yes
 }
 
